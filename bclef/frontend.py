@@ -1,0 +1,197 @@
+"""Log-mel front end as data: its settings, mel filters, and a numpy twin of the torch module.
+
+The module that trains and the one that is exported live in `spectrogram`; this one needs no torch
+and is what both are measured against. Everything here is per clip: the level, the dynamic range and
+the scaling of a clip never depend on the clips beside it in a batch.
+"""
+
+from typing import Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from bclef.config import ConfigError, Section
+
+EPSILON = 1e-6
+"""Added to every divisor that is zero for a silent clip."""
+
+POWER_FLOOR = 1e-10
+"""Least mel power, so that silence is -100 dB and not minus infinity."""
+
+FIXED_SCALINGS = {
+    "none": (0.0, 1.0),
+    "n80": (80.0, 80.0),
+    "n40": (-40.0, 80.0),
+    "n255": (0.0, 255.0),
+}
+"""Scalings that are the same for every clip: what to add to the decibels, then the divisor."""
+
+
+class FrontEndConfig(Section):
+    """How a waveform becomes a log-mel image.
+
+    Source:
+        recipes.md E1 and E2, which name the published systems that use each choice.
+    """
+
+    n_fft: int = Field(ge=16, le=16384, multiple_of=2)
+    """Length of the Fourier transform, samples."""
+    win_samples: int = Field(ge=16)
+    """Length of the periodic Hann window, at most `n_fft`; it stands in the middle of the frame."""
+    hop_samples: int = Field(ge=1)
+    """Samples from one frame to the next."""
+    n_mels: int = Field(ge=1)
+    """Number of mel bands."""
+    f_min_hz: float = Field(ge=0)
+    """Lower edge of the lowest band, Hz."""
+    f_max_hz: float = Field(gt=0)
+    """Upper edge of the highest band, Hz, at most half the sample rate."""
+    mel_scale: Literal["htk", "slaney"]
+    """`htk` is logarithmic throughout, `slaney` is linear below 1 kHz."""
+    mel_norm: Literal["slaney"] | None
+    """`slaney` gives each band the same area; null gives each the same peak, 1."""
+    normalise_window: bool
+    """Divide the transform by the root of the summed squared window: a constant shift in dB."""
+    power: Literal[1, 2]
+    """1: mel of the magnitude; 2: mel of the power. Decibels are 10 log10 of either."""
+    wave_scaling: Literal["none", "peak", "std"]
+    """Divide each clip by nothing, its greatest absolute sample or its standard deviation."""
+    top_db: float | None = Field(gt=0)
+    """Dynamic range below the maximum of the clip, dB; null keeps all of it."""
+    scaling: Literal["none", "n80", "n40", "n255", "zscore", "zmm"]
+    """`n80` (S+80)/80, `n40` (S-40)/80, `n255` S/255; per clip: `zscore`, `zmm` to 0..1."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.win_samples > self.n_fft:
+            raise ValueError(f"win_samples {self.win_samples} exceeds n_fft {self.n_fft}")
+        if self.f_min_hz >= self.f_max_hz:
+            raise ValueError(f"f_min_hz {self.f_min_hz} is not below f_max_hz {self.f_max_hz}")
+        return self
+
+    def n_frames(self, n_samples: int) -> int:
+        """Returns the number of frames of a clip of `n_samples`, centred on 0, hop, 2 hop ...
+
+        Raises:
+            ConfigError: The clip is too short to be mirrored at its ends.
+        """
+        if n_samples <= self.n_fft // 2:
+            raise ConfigError(
+                f"frontend.n_fft: a clip of {n_samples} samples is too short for n_fft "
+                f"{self.n_fft}; expected more than {self.n_fft // 2} samples, or a smaller n_fft"
+            )
+        return 1 + n_samples // self.hop_samples
+
+    def check_sample_rate(self, sample_rate_hz: int) -> None:
+        """Refuses a sample rate that cannot hold the highest band.
+
+        Raises:
+            ConfigError: `f_max_hz` lies above half of `sample_rate_hz`.
+        """
+        if self.f_max_hz > sample_rate_hz / 2:
+            raise ConfigError(
+                f"frontend.f_max_hz: found {self.f_max_hz}, expected at most "
+                f"{sample_rate_hz / 2}, half of the sample rate {sample_rate_hz}"
+            )
+
+
+def analysis_window(config: FrontEndConfig) -> npt.NDArray[np.float64]:
+    """Returns the window of one frame, float64 [n_fft]: Hann in the middle, zeros beside it."""
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(config.win_samples) / config.win_samples)
+    before = (config.n_fft - config.win_samples) // 2
+    window = np.pad(hann, (before, config.n_fft - config.win_samples - before))
+    return window / np.sqrt(np.sum(window**2)) if config.normalise_window else window
+
+
+def mel_filters(config: FrontEndConfig, sample_rate_hz: int) -> npt.NDArray[np.float32]:
+    """Returns the mel filter bank, float32 [n_fft // 2 + 1, n_mels], triangles on the Hz axis.
+
+    A band narrower than the bins are apart may hold none of them; its column is then zero.
+
+    Raises:
+        ConfigError: `f_max_hz` lies above half of `sample_rate_hz`.
+    """
+    config.check_sample_rate(sample_rate_hz)
+    low, high = _to_mel(np.array([config.f_min_hz, config.f_max_hz]), config.mel_scale)
+    edges_hz = _to_hz(np.linspace(low, high, config.n_mels + 2), config.mel_scale)
+    bins_hz = np.linspace(0, sample_rate_hz / 2, config.n_fft // 2 + 1)[:, None]
+    rising = (bins_hz - edges_hz[:-2]) / np.diff(edges_hz)[:-1]
+    falling = (edges_hz[2:] - bins_hz) / np.diff(edges_hz)[1:]
+    filters = np.maximum(0, np.minimum(rising, falling))
+    if config.mel_norm == "slaney":
+        filters *= 2 / (edges_hz[2:] - edges_hz[:-2])
+    return filters.astype(np.float32)
+
+
+def log_mel(
+    wave: npt.NDArray[np.floating],
+    config: FrontEndConfig,
+    sample_rate_hz: int,
+    dtype: type[np.float32] | type[np.float64] = np.float64,
+) -> npt.NDArray[np.floating]:
+    """Returns the scaled log-mel images of `wave`, `dtype` [B, n_mels, F].
+
+    Args:
+        wave: Clips, [B, T], full scale at 1.
+        config: The front end.
+        sample_rate_hz: Sample rate of `wave`.
+        dtype: Precision of the calculation.
+
+    Raises:
+        ConfigError: A clip too short to be mirrored, or bands above half the sample rate.
+    """
+    config.n_frames(wave.shape[1])
+    half = config.n_fft // 2
+    padded = np.pad(_scale_wave(wave.astype(dtype), config), ((0, 0), (half, half)), mode="reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(padded, config.n_fft, axis=1)
+    spectrum = np.fft.rfft(frames[:, :: config.hop_samples] * analysis_window(config).astype(dtype))
+    mel = np.abs(spectrum) ** config.power @ mel_filters(config, sample_rate_hz).astype(dtype)
+    decibels = 10 * np.log10(np.maximum(mel, POWER_FLOOR))
+    if config.top_db is not None:
+        decibels = np.maximum(decibels, decibels.max((1, 2), keepdims=True) - config.top_db)
+    return _scale(decibels, config.scaling).swapaxes(1, 2)
+
+
+def _scale_wave(wave: npt.NDArray[np.floating], config: FrontEndConfig) -> npt.NDArray[np.floating]:
+    if config.wave_scaling == "peak":
+        return wave / (np.abs(wave).max(axis=1, keepdims=True) + EPSILON)
+    if config.wave_scaling == "std":
+        return wave / (wave.std(axis=1, keepdims=True) + EPSILON)
+    return wave
+
+
+def _scale(decibels: npt.NDArray[np.floating], scaling: str) -> npt.NDArray[np.floating]:
+    if scaling in FIXED_SCALINGS:
+        shift_db, divisor = FIXED_SCALINGS[scaling]
+        return (decibels + shift_db) / divisor
+    # Measured from the maximum, a silent clip is exactly zero, whatever a mean of -100s rounds to.
+    below = decibels - decibels.max((1, 2), keepdims=True)
+    standard = (below - below.mean((1, 2), keepdims=True)) / (
+        below.std((1, 2), keepdims=True) + EPSILON
+    )
+    if scaling == "zscore":
+        return standard
+    least, most = standard.min((1, 2), keepdims=True), standard.max((1, 2), keepdims=True)
+    return (standard - least) / (most - least + EPSILON)
+
+
+_SLANEY_BREAK_HZ = 1000.0
+_SLANEY_HZ_PER_MEL = 200 / 3
+_SLANEY_LOG_STEP = np.log(6.4) / 27
+"""Above the break, 27 mels multiply the frequency by 6.4."""
+
+
+def _to_mel(hz: npt.NDArray[np.float64], scale: str) -> npt.NDArray[np.float64]:
+    if scale == "htk":
+        return 2595 * np.log10(1 + hz / 700)
+    above = np.log(np.maximum(hz, _SLANEY_BREAK_HZ) / _SLANEY_BREAK_HZ) / _SLANEY_LOG_STEP
+    return np.minimum(hz, _SLANEY_BREAK_HZ) / _SLANEY_HZ_PER_MEL + above
+
+
+def _to_hz(mel: npt.NDArray[np.float64], scale: str) -> npt.NDArray[np.float64]:
+    if scale == "htk":
+        return 700 * (10 ** (mel / 2595) - 1)
+    break_mel = _SLANEY_BREAK_HZ / _SLANEY_HZ_PER_MEL
+    above = np.exp(np.maximum(mel - break_mel, 0) * _SLANEY_LOG_STEP)
+    return np.minimum(mel, break_mel) * _SLANEY_HZ_PER_MEL * above

@@ -1,0 +1,73 @@
+"""The invented birds of the demo: names only; what they sing is in `birdsong`."""
+
+import csv
+from dataclasses import dataclass
+from io import StringIO
+
+N_TARGETS_PER_GENUS = 3
+"""The first species of each genus are the targets; the others serve pretraining."""
+
+_GENERA = {
+    "Calamora": ("Flutebird", "montana palustris solitaria grisea vernalis"),
+    "Tremulix": ("Triller", "sylvatica minor aurita rufescens campestris"),
+    "Stridulora": ("Buzzwing", "arida lineata maxima fulva"),
+    "Ululanta": ("Hooter", "nocturna crepera insularis pallida"),
+    "Nasarion": ("Honker", "robustus vulgaris cristatus borealis"),
+    "Vagicanta": ("Rambler", "loquax aurata riparia mutabilis australis"),
+    "Tenuivox": ("Lisper", "exilis subtilis glacialis parva sericea"),
+    "Crotalix": ("Rattler", "horrida nigra tessellata orientalis"),
+}
+"""Common noun and epithets by genus, in the order of `birdsong.GENERA`."""
+_OLD_NAMES = {
+    "Calamora palustris": "Sibilora palustris",
+    "Tenuivox exilis": "Microphona exilis",
+    "Nasarion borealis": "Nasarion septentrionalis",
+}
+
+
+@dataclass(frozen=True)
+class Taxon:
+    """One species of the demo."""
+
+    label: str
+    scientific_name: str
+    common_name: str
+    old_name: str | None
+    """The name before a revision; some recordings still bear it."""
+    species: tuple[int, int]
+    """Genus and number of the species in it."""
+    is_target: bool
+
+
+def _taxa() -> tuple[Taxon, ...]:
+    taxa = []
+    for genus_number, (genus, (noun, epithets)) in enumerate(_GENERA.items()):
+        for number, epithet in enumerate(epithets.split()):
+            name = f"{genus} {epithet}"
+            taxa.append(
+                Taxon(
+                    label=f"{genus[:3]}{epithet[:3]}1".lower(),
+                    scientific_name=name,
+                    common_name=f"{epithet.capitalize()} {noun}",
+                    old_name=_OLD_NAMES.get(name),
+                    species=(genus_number, number),
+                    is_target=number < N_TARGETS_PER_GENUS,
+                )
+            )
+    return tuple(taxa)
+
+
+TAXA = _taxa()
+"""All species of the demo; the same whatever the seed."""
+N_SPECIES_BY_GENUS = tuple(len(epithets.split()) for _, epithets in _GENERA.values())
+TARGET_LABELS = tuple(sorted(taxon.label for taxon in TAXA if taxon.is_target))
+
+
+def synonyms_csv() -> str:
+    """Returns the demo's renames as a table of synonyms, columns `name,accepted_name`."""
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("name", "accepted_name"))
+    renamed = {taxon.old_name: taxon.scientific_name for taxon in TAXA if taxon.old_name}
+    writer.writerows(sorted(renamed.items()))
+    return text.getvalue()
