@@ -32,7 +32,7 @@ class AugmentConfig(Section):
     noise_snr_max_db: float = Field(ge=-40, le=60)
     """Greatest signal-to-noise ratio, dB."""
     gain_range_db: float = Field(ge=0, le=60)
-    """Clips are made louder or softer by up to this, dB."""
+    """Clips are made louder or softer by up to this, dB; moot where `wave_scaling` is not none."""
     mask_probability: float = Field(ge=0, le=1)
     """Chance of an image to get the masks below."""
     n_time_masks: int = Field(ge=0, le=8)
@@ -113,7 +113,7 @@ def mix_waves(wave: Tensor, partner: Tensor, partner_level_db: Tensor) -> Tensor
     """Returns `wave` [B, T] with each clip's partner mixed in: the mean of both.
 
     The partner is first brought to the clip's own level plus `partner_level_db`, or else a loud
-    clip would drown a soft one whose label it gets. A silent clip or partner is left as it is.
+    clip would drown a soft one whose label it gets. Where either is silent, levels stay.
 
     Source:
         recipes.md E16, where both are peak-normalised instead.
@@ -146,12 +146,23 @@ def mix_masks(mask: Tensor, mixed_target: Tensor, partner: Tensor) -> Tensor:
 
 
 def add_noise(wave: Tensor, noise: Tensor, snr_db: Tensor) -> Tensor:
-    """Returns `wave` [B, T] plus `noise` [B, T] at `snr_db` [B], by root mean square of the crops.
+    """Returns `wave` [B, T] plus noise at `snr_db` [B], by root mean square of the crops.
 
-    Infinite is no noise; silent clips and silent noise change nothing.
+    Silent clips and silent noise change nothing.
+
+    Args:
+        wave: The clips.
+        noise: [K, T]: one row for each of the K clips whose `snr_db` is finite, in their order.
+        snr_db: Signal-to-noise ratio; infinite for no noise.
     """
-    factor = _rms(wave) / _rms(noise).clamp(min=SILENCE) / _ratio(snr_db)
-    return torch.addcmul(wave, noise, factor[:, None])
+    noisy = torch.isfinite(snr_db).nonzero()[:, 0]
+    if not len(noisy):
+        return wave
+    clean = wave[noisy]
+    factor = _rms(clean) / _rms(noise).clamp(min=SILENCE) / _ratio(snr_db[noisy])
+    result = wave.clone()
+    result[noisy] = clean.addcmul_(noise, factor[:, None])
+    return result
 
 
 def change_level(wave: Tensor, gain_db: Tensor) -> Tensor:

@@ -24,7 +24,9 @@ from bclef.store import Store
 from bclef.tables import Schema
 from bclef.taxonomy import ClassList
 
-BASELINE = Schema("BASELINE", key=("recording_id",), columns={"recording_id": "string"})
+BASELINE_SCORES = Schema(
+    "BASELINE_SCORES", key=("recording_id",), columns={"recording_id": "string"}
+)
 """Out-of-fold clip scores, less their class columns (float32)."""
 
 _CLIPS_PER_TASK = 16
@@ -101,9 +103,7 @@ def clip_statistics(
     return np.concatenate(parts)
 
 
-def validated_clips(
-    index: pd.DataFrame, splits: pd.DataFrame, classes: ClassList
-) -> pd.DataFrame:
+def validated_clips(index: pd.DataFrame, splits: pd.DataFrame, classes: ClassList) -> pd.DataFrame:
     """Returns the focal clips of `classes` with the fold of each (null: always trained on).
 
     Args:

@@ -70,6 +70,8 @@ def to_arrow(values: pd.Series, dtype: str) -> pa.Array:
     Raises:
         ArrowException: A number does not fit, such as 2 ** 24 + 1 in a float32.
     """
+    if values.isna().all():  # whatever pandas calls a column of nothing: floats, objects
+        return pa.nulls(len(values), arrow_type(dtype))
     listed = [list(value) for value in values] if dtype.startswith("list") else values
     return pa.array(listed, type=arrow_type(dtype), from_pandas=True)
 

@@ -141,21 +141,13 @@ class Params:
         """
         if both := sorted(shared.model_fields.keys() & own.model_fields.keys()):
             raise ValueError(f"{shared.__name__} and {own.__name__} both have {both}")
-        common, phase = self._declared(base), self._declared(key)
-        for name, tree in ((base, common), (key, phase)):
-            if not isinstance(tree, dict):
-                raise ConfigError(
-                    f"{self._file(name)}: {name}: expected section, got {shown(tree)}"
-                )
+        common, phase = self._mapping(base), self._mapping(key)
         overrides = {name: value for name, value in phase.items() if name in shared.model_fields}
         rest = {name: value for name, value in phase.items() if name not in overrides}
         merged = overridden(common, overrides)
         faults = section_faults(shared, common, base)
-        for place, said in section_faults(shared, merged, key).items():
-            if (
-                faults.get(base + place.removeprefix(key)) != said
-            ):  # a fault of `base` is named there
-                faults[place] = said
+        inherited = {key + place.removeprefix(base): said for place, said in faults.items()}
+        faults |= dict(section_faults(shared, merged, key).items() - inherited.items())
         faults |= section_faults(own, rest, key, also_known=shared.model_fields)
         _refuse({f"{self._file(key)}: {place}": said for place, said in faults.items()})
         return shared.model_validate(merged), own.model_validate(rest)
@@ -178,6 +170,12 @@ class Params:
             return lookup(self.tree, key)
         except KeyError:
             raise ConfigError(f"{self._file(key)}: {key}: missing") from None
+
+    def _mapping(self, key: str) -> Tree:
+        found = self._declared(key)
+        if not isinstance(found, Mapping):
+            raise ConfigError(f"{self._file(key)}: {key}: expected section, got {shown(found)}")
+        return found
 
     def _file(self, key: str) -> str:
         return next(file for name, file in self.files.items() if covers(name, key))

@@ -56,7 +56,7 @@ class FrontEndConfig(Section):
     power: Literal[1, 2]
     """1: mel of the magnitude; 2: mel of the power. Decibels are 10 log10 of either."""
     wave_scaling: Literal["none", "peak", "std"]
-    """Divide each clip by nothing, its greatest absolute sample or its standard deviation."""
+    """Each clip as it is, over its greatest absolute sample, or to mean 0 and deviation 1."""
     top_db: float | None = Field(gt=0)
     """Dynamic range below the maximum of the clip, dB; null keeps all of it."""
     scaling: Literal["none", "n80", "n40", "n255", "zscore", "zmm"]
@@ -69,6 +69,11 @@ class FrontEndConfig(Section):
         if self.f_min_hz >= self.f_max_hz:
             raise ValueError(f"f_min_hz {self.f_min_hz} is not below f_max_hz {self.f_max_hz}")
         return self
+
+    @property
+    def floor(self) -> float:
+        """Least mel power or magnitude, the same level for both, well above float32 rounding."""
+        return POWER_FLOOR ** (self.power / 2)
 
     def n_frames(self, n_samples: int) -> int:
         """Returns the number of frames of a clip of `n_samples`, centred on 0, hop, 2 hop ...
@@ -147,7 +152,7 @@ def log_mel(
     frames = np.lib.stride_tricks.sliding_window_view(padded, config.n_fft, axis=1)
     spectrum = np.fft.rfft(frames[:, :: config.hop_samples] * analysis_window(config).astype(dtype))
     mel = np.abs(spectrum) ** config.power @ mel_filters(config, sample_rate_hz).astype(dtype)
-    decibels = 10 * np.log10(np.maximum(mel, POWER_FLOOR))
+    decibels = 10 * np.log10(np.maximum(mel, config.floor))
     if config.top_db is not None:
         decibels = np.maximum(decibels, decibels.max((1, 2), keepdims=True) - config.top_db)
     return _scale(decibels, config.scaling).swapaxes(1, 2)
@@ -157,7 +162,8 @@ def _scale_wave(wave: npt.NDArray[np.floating], config: FrontEndConfig) -> npt.N
     if config.wave_scaling == "peak":
         return wave / (np.abs(wave).max(axis=1, keepdims=True) + EPSILON)
     if config.wave_scaling == "std":
-        return wave / (wave.std(axis=1, keepdims=True) + EPSILON)
+        centred = wave - wave.mean(axis=1, keepdims=True)
+        return centred / (wave.std(axis=1, keepdims=True) + EPSILON)
     return wave
 
 

@@ -93,7 +93,7 @@ def _start_mark(process: psutil.Process) -> int:
 
 
 def _revision(root: Path) -> tuple[str | None, bool]:
-    """Returns the commit of the repository around `root` and whether tracked files differ from it."""
+    """Returns the commit of the repository around `root` and whether files differ from it."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         described = subprocess.run(

@@ -7,7 +7,6 @@ Each row that a source listed is either in `recordings` or in `rejected`, with i
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import pandas as pd
 from pydantic import Field
@@ -16,6 +15,7 @@ from bclef.config import ConfigError, Section
 from bclef.faults import nearest
 from bclef.normal_forms import Licence, clean_text, in_one_form, typed
 from bclef.sieve import Sieve
+from bclef.sources.protocol import Listing
 from bclef.tables import Schema
 from bclef.taxonomy import CLASSES, SpeciesNames, Synonyms
 
@@ -67,22 +67,6 @@ ANNOTATIONS = Schema(
 
 _NAMES = {"common_name": "string?", "taxon_class": "string?"}
 """Columns that a listing may have besides those of RECORDINGS; they go to the classes table."""
-
-
-class Listing(Protocol):
-    """What one source lists: see `bclef.sources.Listing`."""
-
-    @property
-    def recordings(self) -> pd.DataFrame:
-        """Columns of RECORDINGS, and `common_name` and `taxon_class` where the source has them."""
-
-    @property
-    def annotations(self) -> pd.DataFrame:
-        """Columns of ANNOTATIONS."""
-
-    @property
-    def rejected(self) -> pd.DataFrame:
-        """Columns of REJECTED: what the source itself could not list."""
 
 
 class MetadataConfig(Section):
@@ -179,7 +163,9 @@ def _by_key(rows: pd.DataFrame, schema: Schema) -> pd.DataFrame:
 
 def _named(recordings: pd.DataFrame, names: SpeciesNames) -> pd.DataFrame:
     """Returns `recordings` with one label and one name per species, in secondary labels too."""
-    labels = names.labels.fillna(recordings["label"].map(names.label, na_action="ignore"))
+    other_roles = recordings["label"].map(names.label, na_action="ignore").astype("string")
+    labels = names.labels.fillna(other_roles)
+    accepted = labels.map(names.scientific_names).astype("string")
     texts = recordings["secondary_labels"].explode().dropna().drop_duplicates()
     cleaned = clean_text(texts).fillna("")
     secondary = {
@@ -187,14 +173,13 @@ def _named(recordings: pd.DataFrame, names: SpeciesNames) -> pd.DataFrame:
     }
     named = recordings.assign(
         label=labels,
-        scientific_name=labels.map(names.scientific_names).fillna(recordings["scientific_name"]),
+        scientific_name=accepted.fillna(recordings["scientific_name"]),
     )
-    return named.assign(
-        secondary_labels=[
-            _others(own, (secondary[text] for text in listed if text in secondary))
-            for _, own, listed in _labels_of(named)
-        ]
-    )
+    others = [
+        _others(own, [secondary[text] for text in listed if text in secondary])
+        for _, own, listed in _labels_of(named)
+    ]
+    return named.assign(secondary_labels=pd.Series(others, index=named.index, dtype="object"))
 
 
 def _others(own: str | None, labels: Iterable[str]) -> list[str]:
@@ -211,11 +196,12 @@ def _merge_listed_again(sieve: Sieve) -> None:
     more: dict[str, list[str]] = {}
     for recording_id, own, others in _labels_of(listed[number > 1]):
         more.setdefault(recording_id, []).extend(others if own is None else [own, *others])
+    merged = [
+        _others(own, [*others, *more.get(recording_id, [])])
+        for recording_id, own, others in _labels_of(sieve.kept)
+    ]
     sieve.kept = sieve.kept.assign(
-        secondary_labels=[
-            _others(own, [*others, *more.get(recording_id, [])])
-            for recording_id, own, others in _labels_of(sieve.kept)
-        ]
+        secondary_labels=pd.Series(merged, index=sieve.kept.index, dtype="object")
     )
 
 
@@ -270,9 +256,8 @@ def _classes(focal: pd.DataFrame, names: SpeciesNames, targets: set[str] | None)
         taxon_class=("taxon_class", "first"),
         n_recordings=("recording_id", "size"),
     )
-    classes["scientific_name"] = (
-        classes["label"].map(names.scientific_names).fillna(classes["label"])
-    )
+    accepted = classes["label"].map(names.scientific_names).astype("string")
+    classes["scientific_name"] = accepted.fillna(classes["label"])
     classes["target"] = True if targets is None else classes["label"].isin(targets)
     classes = classes.sort_values(["target", "label"], ascending=[False, True], ignore_index=True)
     return classes.assign(index=classes.index)[list(CLASSES.columns)]

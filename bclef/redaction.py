@@ -30,7 +30,7 @@ def redact(text: str) -> str:
 
 
 def redact_bytes(content: bytes) -> bytes:
-    """Returns `content` with each secret overwritten by as many asterisks, so offsets still hold."""
+    """Returns `content` with each secret overwritten by as many asterisks, so that offsets hold."""
     for secret in _secrets():
         content = content.replace(secret.encode(), b"*" * len(secret.encode()))
     return content

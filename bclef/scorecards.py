@@ -14,6 +14,10 @@ Tree: TypeAlias = "Mapping[str, float | Tree]"
 """Nested figures, as they stand in a metrics file."""
 
 
+class EvaluationError(Exception):
+    """Scores do not cover the windows, clips or classes that they are to be judged on."""
+
+
 @dataclass(frozen=True)
 class Scorecard:
     """Figures of one system, or of the difference of two."""
@@ -51,7 +55,7 @@ class TruthTable:
     def difference(
         self, first: ArrayLike, second: ArrayLike, metrics: Sequence[Metric]
     ) -> Scorecard:
-        """Returns each of `metrics` of the `first` scores less the `second`, on paired replicates."""
+        """Returns each of `metrics` of `first` less that of `second`, on paired replicates."""
         pair = (first, second)
         return _card(
             {

@@ -38,8 +38,8 @@ class Sieve:
         """Drops what no run can use, and what this one does not accept by licence or rating."""
         role = self.kept["role"]
         self.drop(~role.isin(_ROLES), "unknown_role", "role " + role)
-        label = self.kept["label"]
-        self.drop(self.is_focal & label.isna(), "no_label", label.fillna("nor scientific name"))
+        label = self.kept["label"].fillna("neither label nor scientific name")
+        self.drop(self.is_focal & self.kept["label"].isna(), "no_label", label)
         licence = self.kept["licence"]
         if licences is not None:
             self.drop(~licence.map(without_version).isin(licences), "licence", licence)

@@ -5,21 +5,19 @@ calculate in float32 under any autocast: half precision cannot hold the range of
 """
 
 import logging
-import warnings
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchaudio.functional import melscale_fbanks
 
 from bclef.frontend import (
     EPSILON,
     FIXED_SCALINGS,
-    POWER_FLOOR,
     FrontEndConfig,
     analysis_window,
+    mel_filters,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -46,11 +44,13 @@ class LogMel(nn.Module):
 
     def __init__(self, config: FrontEndConfig, sample_rate_hz: int) -> None:
         super().__init__()
-        config.check_sample_rate(sample_rate_hz)
         self.config = config
         self.sample_rate_hz = sample_rate_hz
         self._keep("window", analysis_window(config))
-        self._keep("filters", _filters(config, sample_rate_hz))
+        filters = mel_filters(config, sample_rate_hz)
+        self._keep("filters", filters)
+        if n_empty := int((filters.max(axis=0) == 0).sum()):
+            _LOG.warning("frontend: %d of %d mel bands hold no bin", n_empty, config.n_mels)
 
     def forward(self, wave: Tensor) -> Tensor:
         """Returns float32 [B, 1, n_mels, F] of `wave` [B, T], full scale at 1.
@@ -61,7 +61,7 @@ class LogMel(nn.Module):
         self.config.n_frames(wave.shape[1])
         with torch.autocast(wave.device.type, enabled=False):
             mel = self.mel(_scale_wave(wave.float(), self.config.wave_scaling))
-            decibels = 10 * mel.clamp(min=POWER_FLOOR).log10()
+            decibels = 10 * mel.clamp(min=self.config.floor).log10()
             if self.config.top_db is not None:
                 least = decibels.amax(_CLIP, keepdim=True) - self.config.top_db
                 decibels = torch.maximum(decibels, least)
@@ -155,24 +155,6 @@ class FactoredLogMel(LogMel):
         return torch.cat(shifted, dim=-1)[..., :n_fft]
 
 
-def _filters(config: FrontEndConfig, sample_rate_hz: int) -> npt.NDArray[np.float32]:
-    with warnings.catch_warnings():
-        # torchaudio warns of bands without a bin; published systems have them, so they are logged.
-        warnings.simplefilter("ignore", UserWarning)
-        filters: npt.NDArray[np.float32] = melscale_fbanks(
-            config.n_fft // 2 + 1,
-            config.f_min_hz,
-            config.f_max_hz,
-            config.n_mels,
-            sample_rate_hz,
-            norm=config.mel_norm,
-            mel_scale=config.mel_scale,
-        ).numpy()
-    if n_empty := int((filters.max(axis=0) == 0).sum()):
-        _LOG.warning("frontend: %d of %d mel bands hold no bin", n_empty, config.n_mels)
-    return filters
-
-
 def _factors(n_fft: int) -> tuple[int, int]:
     """Returns (P, Q) with P Q = `n_fft` and the fewest multiplications, least P + 2 Q."""
     pairs = [(n_fft // q, q) for q in range(1, n_fft + 1) if n_fft % q == 0]
@@ -190,7 +172,7 @@ def _scale_wave(wave: Tensor, scaling: str) -> Tensor:
         return wave / (wave.abs().amax(1, keepdim=True) + EPSILON)
     if scaling == "std":
         centred = wave - wave.mean(1, keepdim=True)
-        return wave / (centred.square().mean(1, keepdim=True).sqrt() + EPSILON)
+        return centred / (centred.square().mean(1, keepdim=True).sqrt() + EPSILON)
     return wave
 
 

@@ -37,7 +37,7 @@ class Schema:
     """
 
     name: str
-    """Name for messages, as the constant is called."""
+    """Name of the table, for messages."""
     key: tuple[str, ...]
     """Columns that together name a row; the table is sorted by them."""
     columns: Mapping[str, str]
@@ -226,9 +226,10 @@ def _arrow_column(frame: pd.DataFrame, schema: Schema, column: str, path: Path) 
     wrong = wrong_rows(values, dtype)
     if wrong.any():
         position = int(wrong.argmax())
+        found = "null" if values.isna().iloc[position] else repr(values.iloc[position])
         raise TableError(
-            f"{path}: {schema.name}.{column}: found {values.iloc[position]!r} "
-            f"where {_row_name(frame, schema, position)}, expected {dtype}"
+            f"{path}: {schema.name}.{column}: found {found} where "
+            f"{_row_name(frame, schema, position)}, expected {dtype}"
         )
     try:
         return to_arrow(values, dtype)

@@ -211,7 +211,8 @@ class SpeciesNames:
     def __init__(self, labels: pd.Series, scientific_names: pd.Series, synonyms: Synonyms) -> None:
         self._synonyms = synonyms
         accepted = synonyms.accepted_all(scientific_names)
-        accepted = accepted.fillna(labels.map(_most_frequent(labels, accepted)))
+        name_of_label = labels.map(_most_frequent(labels, accepted)).astype("string")
+        accepted = accepted.fillna(name_of_label)
         is_accepted = accepted == scientific_names.astype("string").map(scientific_form, "ignore")
         label_of_name = _most_frequent(accepted, labels, is_accepted)
         unified = accepted.map(label_of_name).astype("string").fillna(labels).fillna(accepted)

@@ -34,6 +34,7 @@ __all__ = [
     "SPOOL_DIRECTORY",
     "Spool",
     "Status",
+    "WorkspaceError",
     "clean_name",
     "find_dvc_root",
     "is_locked",
@@ -53,18 +54,22 @@ _MAX_ARTIFACT_BYTES = 32_000_000
 _MAX_NAME_CHARACTERS, _MAX_VALUE_CHARACTERS = 250, 6000
 
 
+class WorkspaceError(Exception):
+    """The place that something was started in is not a workspace of this pipeline."""
+
+
 def find_dvc_root(start: Path) -> Path:
     """Returns the main workspace: DVC_ROOT, which holds in experiments too, else up from `start`.
 
     Raises:
-        FileNotFoundError: No directory from `start` upwards holds `.dvc`.
+        WorkspaceError: No directory from `start` upwards holds `.dvc`.
     """
     if root := os.environ.get("DVC_ROOT"):
         return Path(root).resolve()
     for directory in (start.resolve(), *start.resolve().parents):
         if (directory / ".dvc").is_dir():
             return directory
-    raise FileNotFoundError(
+    raise WorkspaceError(
         f"no directory from {start} upwards holds .dvc; expected to be inside a DVC workspace: "
         "change to it, or set DVC_ROOT"
     )
@@ -101,8 +106,9 @@ class Spool:
                 continue
             full, here = file.absolute(), Path.cwd()
             place = full.relative_to(here) if full.is_relative_to(here) else Path(full.name)
-            self._copy(file, f"artifacts/{place.as_posix()}")
-            self._write("a", p=f"artifacts/{place.as_posix()}")
+            copied = f"artifacts/{redact(place.as_posix())}"
+            self._copy(file, copied)
+            self._write("a", p=copied)
 
     def log_model(self, directory: Path) -> None:
         """Records a copy of the files in an export folder, to be logged and registered."""
@@ -179,7 +185,8 @@ def is_locked(path: Path) -> bool:
     """Returns whether a process of this machine holds the lock on the file `path`."""
     with path.open("rb") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Shared, so that two who ask at once do not take each other for the holder.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
     return False

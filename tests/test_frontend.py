@@ -62,7 +62,10 @@ def test_one_value_agrees_with_the_formula_written_out():
     for k in range(33):
         bin_hz = k * SAMPLE_RATE_HZ / 64
         weight = max(
-            0, min((bin_hz - left_hz) / (peak_hz - left_hz), (right_hz - bin_hz) / (right_hz - peak_hz))
+            0,
+            min(
+                (bin_hz - left_hz) / (peak_hz - left_hz), (right_hz - bin_hz) / (right_hz - peak_hz)
+            ),
         )
         value = sum(
             window[n] * wave[0, first_sample + n] * np.exp(-2j * math.pi * k * n / 64)
@@ -177,7 +180,8 @@ def test_normalised_window_shifts_by_the_energy_of_the_window():
     plain = log_mel(wave, front_end(top_db=None, normalise_window=False), SAMPLE_RATE_HZ)
     energy = (analysis_window(front_end(normalise_window=False)) ** 2).sum()
     assert energy == pytest.approx(3 / 8 * 2048)
-    assert (plain - shifted)[0, 60].mean() == pytest.approx(10 * math.log10(energy), abs=1e-6)
+    band = plain[0, :, 5].argmax()
+    assert (plain - shifted)[0, band, 5] == pytest.approx(10 * math.log10(energy), abs=1e-6)
 
 
 def test_bands_above_half_the_sample_rate_are_refused():

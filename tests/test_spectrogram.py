@@ -63,12 +63,14 @@ def test_torch_image_equals_the_numpy_twin(kind, name):
     np.testing.assert_allclose(image[:, 0].numpy(), twin, rtol=0, atol=1e-5)
 
 
-def test_mel_matrix_of_torchaudio_equals_the_twin():
+def test_mel_matrix_equals_that_of_torchaudio():
     for mel_scale in ("htk", "slaney"):
         for mel_norm in (None, "slaney"):
             config = front_end(mel_scale=mel_scale, mel_norm=mel_norm)
             ours = mel_filters(config, SAMPLE_RATE_HZ)
-            theirs = LogMel(config, SAMPLE_RATE_HZ).filters.numpy()
+            theirs = torchaudio.functional.melscale_fbanks(
+                1025, 20.0, 16000.0, 128, SAMPLE_RATE_HZ, mel_norm, mel_scale
+            )
             np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-4 * ours.max())
 
 
@@ -123,8 +125,8 @@ def test_constants_are_no_part_of_the_weights():
 
 
 def test_bands_without_a_bin_are_logged_and_not_warned_about(caplog):
-    LogMel(front_end(**PUBLISHED["2024-3rd"]), SAMPLE_RATE_HZ)
-    assert "of 224 mel bands hold no bin" in caplog.text
+    LogMel(front_end(n_fft=512, win_samples=512), SAMPLE_RATE_HZ)
+    assert "of 128 mel bands hold no bin" in caplog.text
 
 
 def test_too_high_a_band_and_too_short_a_clip_are_refused():

@@ -1,7 +1,7 @@
 """Sounds around the birds: noise floor, wind, rain, insects, hum, handling, and the room.
 
-Levels are in decibels relative to the noise floor, whose RMS between 1 and 8 kHz is 1. Everything is drawn from a
-passed generator.
+Levels are in decibels relative to the noise floor, whose RMS between 1 and 8 kHz is 1. Everything
+is drawn from a passed generator.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
+from scipy.fft import irfft, next_fast_len, rfft  # four times as fast as numpy on float32
 
 from bclef.sources.oscillator import STEP, Wave, interpolate, n_steps, phase
 
@@ -52,15 +53,15 @@ def apply_place(wave: Wave, place: Place, sample_rate_hz: int, rng: Generator) -
         float32 [T].
     """
     n_tail = int(place.reverb_s * sample_rate_hz)
-    n_fft = _fast_length(len(wave) + n_tail)
+    n_fft = next_fast_len(len(wave) + n_tail, real=True)
     response, colour = _spectra(place, n_fft, sample_rate_hz)
-    spectrum = np.fft.rfft(_tail(place, n_tail, sample_rate_hz, rng), n_fft)
+    spectrum = rfft(_tail(place, n_tail, sample_rate_hz, rng), n_fft)
     spectrum += 1
-    spectrum *= np.fft.rfft(wave, n_fft)
+    spectrum *= rfft(wave, n_fft)
     floor = rng.standard_normal(2 * len(spectrum), dtype=np.float32).view(np.complex64)
     spectrum += np.multiply(floor, colour, out=floor)
     spectrum *= response
-    return np.fft.irfft(spectrum, n_fft)[: len(wave)]
+    return irfft(spectrum, n_fft)[: len(wave)].astype(np.float32, copy=False)
 
 
 def _spectra(place: Place, n_fft: int, sample_rate_hz: int) -> tuple[Wave, Wave]:
@@ -82,12 +83,6 @@ def _spectra(place: Place, n_fft: int, sample_rate_hz: int) -> tuple[Wave, Wave]
         np.interp(at, knots, response).astype(np.float32),
         np.interp(at, knots, colour).astype(np.float32),
     )
-
-
-def _fast_length(n_samples: int) -> int:
-    """Returns a length of at least `n_samples` whose Fourier transform is quick."""
-    unit = 1 << max((n_samples - 1).bit_length() - 4, 0)
-    return -(-n_samples // unit) * unit
 
 
 def _tail(place: Place, n_tail: int, sample_rate_hz: int, rng: Generator) -> Wave:
@@ -189,9 +184,7 @@ AMBIENT_SOUNDS: dict[str, Callable[[int, int, Generator], Wave]] = {
 }
 
 
-def render_ambient(
-    ambient: Ambient, n_samples: int, sample_rate_hz: int, rng: Generator
-) -> Wave:
+def render_ambient(ambient: Ambient, n_samples: int, sample_rate_hz: int, rng: Generator) -> Wave:
     """Returns the sound of `ambient` at its level, float32 [n_samples].
 
     Args:

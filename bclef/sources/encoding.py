@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import soundfile
-import soxr
+import soxr  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from bclef.sources.birdsong import random_stream
@@ -15,7 +15,7 @@ from bclef.sources.scene import Nature, Scene, render_scene
 
 Container = Literal["mp3", "wav", "flac"]
 Layout = Literal["mono", "stereo", "inverted_channel", "silent_channel"]
-Damage = Literal["silent", "truncated", "html", "garbage"]
+Damage = Literal["silent", "truncated", "html", "garbage", "gone"]
 
 _HTML = b"<!DOCTYPE html>\n<html><head><title>502 Bad Gateway</title></head><body></body></html>\n"
 
@@ -40,6 +40,7 @@ class Plan:
     reencoded: FileFormat | None = None
     """The format of a copy that was decoded from `file` and written anew."""
     damage: Damage | None = None
+    """What is wrong with the file; one that is `gone` was announced in vain and is never written."""
 
     @property
     def suffix(self) -> str:

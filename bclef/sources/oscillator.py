@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-STEP = 8
+STEP = 16
 """Samples between two values of a curve."""
 
 Wave = NDArray[np.float32]
@@ -49,4 +49,5 @@ def phase(hz: NDArray[np.floating], n_samples: int, sample_rate_hz: int) -> Wave
     slope = turns_per_sample[:-1].astype(np.float32)[:, None]
     bend = (np.diff(turns_per_sample) / (2 * STEP)).astype(np.float32)[:, None]
     turns = starts[:, None] + (slope + bend * at) * at
-    return (turns * np.float32(2 * np.pi)).reshape(-1)[:n_samples]
+    turns *= np.float32(2 * np.pi)
+    return turns.astype(np.float32, copy=False).reshape(-1)[:n_samples]

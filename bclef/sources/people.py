@@ -1,7 +1,9 @@
 """The people who record in the demo: where they go, what they own, how they license."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from numpy.random import Generator
 
 from bclef.sources.birdsong import random_stream
@@ -21,8 +23,8 @@ _FORMATS: tuple[tuple[Container, int, Layout], ...] = (
     ("wav", 48_000, "mono"),
     ("wav", 22_050, "mono"),
     ("wav", 44_100, "mono"),
-    ("mp3", 48_000, "stereo"),
-    ("flac", 48_000, "mono"),
+    ("mp3", 44_100, "mono"),
+    ("flac", 48_000, "stereo"),
 )
 """Recorders, dealt in turn to the recordists."""
 _LICENCES = ("CC BY-NC-SA 4.0", "CC BY 4.0", "CC BY-NC-SA 3.0", "CC0 1.0", "CC BY-NC-ND 4.0")
@@ -60,7 +62,9 @@ class Recordist:
 
     def row(self, site: Site, rng: Generator) -> dict[str, object]:
         """Returns the metadata that come from this person; the day is drawn from `rng`."""
-        year, month, day = (int(rng.integers(*bounds)) for bounds in ((2012, 2025), (3, 9), (1, 29)))
+        year, month, day = (
+            int(rng.integers(*bounds)) for bounds in ((2012, 2025), (3, 9), (1, 29))
+        )
         return {
             "recordist": self.name,
             "latitude_deg": site.latitude_deg,
@@ -101,3 +105,15 @@ def _site(name: str, rng: Generator) -> Site:
     latitude_deg = round(float(rng.uniform(-20, -16)), 4)
     longitude_deg = round(float(-60 + 2 * region + rng.uniform(0, 2)), 4)
     return Site(name, REGIONS[region], latitude_deg, longitude_deg)
+
+
+def draw_outing(recordists: Sequence[Recordist], rng: Generator) -> tuple[Recordist, Site]:
+    """Returns who makes a recording, and where.
+
+    Args:
+        recordists: the people, chosen by their weights.
+        rng: draws both.
+    """
+    weights = np.array([person.weight for person in recordists])
+    recordist = recordists[int(rng.choice(len(weights), p=weights / weights.sum()))]
+    return recordist, recordist.sites[int(rng.integers(len(recordist.sites)))]

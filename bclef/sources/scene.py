@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from bclef.sources.ambience import Ambient, Place, Wave, apply_place, render_ambient
+from bclef.sources.ambience import Ambient, Place, apply_place, render_ambient
 from bclef.sources.birdsong import (
     GENERA,
     Phrase,
@@ -20,6 +20,7 @@ from bclef.sources.birdsong import (
     species_styles,
     vary,
 )
+from bclef.sources.oscillator import Wave
 
 SONG_TYPES = 2
 """Songs that every species has; an individual prefers one of them."""

@@ -38,6 +38,17 @@ class Taxon:
     """Genus and number of the species in it."""
     is_target: bool
 
+    @property
+    def old_label(self) -> str | None:
+        """The label that belonged to the old name."""
+        return _label(self.old_name) if self.old_name else None
+
+
+def _label(scientific_name: str) -> str:
+    """Returns a label in the manner of eBird codes: three letters of each word."""
+    genus, epithet = scientific_name.lower().split()
+    return f"{genus[:3]}{epithet[:3]}1"
+
 
 def _taxa() -> tuple[Taxon, ...]:
     taxa = []
@@ -46,7 +57,7 @@ def _taxa() -> tuple[Taxon, ...]:
             name = f"{genus} {epithet}"
             taxa.append(
                 Taxon(
-                    label=f"{genus[:3]}{epithet[:3]}1".lower(),
+                    label=_label(name),
                     scientific_name=name,
                     common_name=f"{epithet.capitalize()} {noun}",
                     old_name=_OLD_NAMES.get(name),

@@ -1,345 +1,197 @@
-"""The planted world of the demo: who recorded which bird where, and what is wrong with it.
+"""The planted world of the demo, faults included. Pure and quick: nothing is rendered here.
 
-`plan_world` is pure and quick: it renders nothing. Every recording is drawn from streams named by
-the seed and by what it is, not by its place in a sequence, so more soundscapes or other recordists'
-recordings leave the rest as it was.
+The truth of every planted fault is in `World.truth`: tests can ask whether the pipeline found it.
 """
 
-import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
-import numpy as np
 import pandas as pd
-from numpy.random import Generator
-from pydantic import Field
 
-from bclef.config import Section
-from bclef.sources.ambience import Ambient, Place
-from bclef.sources.birdsong import LONGEST_PHRASE_S, random_stream
-from bclef.sources.encoding import FileFormat, Plan
+from bclef.sources.aviary import DemoConfig, Item, recording_id
+from bclef.sources.birdsong import random_stream
+from bclef.sources.encoding import Damage, FileFormat
+from bclef.sources.focal import focal_item, focal_items
 from bclef.sources.people import Recordist, plan_recordists
-from bclef.sources.scene import Bird, Nature, Scene
-from bclef.sources.taxa import N_SPECIES_BY_GENUS, TAXA, Taxon
+from bclef.sources.protocol import LISTED_ANNOTATIONS, listed_frame
+from bclef.sources.scene import songs
+from bclef.sources.soundscapes import noise_items, soundscape_items
+from bclef.sources.taxa import TAXA, Taxon
 
-N_RARE = 3
-"""Target species with a quarter of the usual number of recordings."""
-SITES = {"quiet": ("S01", "S02", "S03", "S04", "S05", "S06"), "annotated": ("S07", "S08", "S09")}
-"""Recorders of soundscapes; the annotated ones stand elsewhere."""
-SCENE_ROOM_S = LONGEST_PHRASE_S + 0.5
-"""A bird that has this long sings at least once."""
-
-
-class DemoConfig(Section):
-    """Section `demo`: the invented world to plant."""
-
-    seed: int = Field(ge=0)
-    """Seed of the whole world, its songs included."""
-    recordings_per_species: int = Field(ge=2)
-    """Mean number of focal recordings of a target species; a few species have far fewer."""
-    other_recordings_per_species: int = Field(ge=2)
-    """Mean number of focal recordings of a species that is no target."""
-    n_soundscapes: int = Field(ge=0)
-    """Soundscapes without annotations."""
-    n_annotated_soundscapes: int = Field(ge=1)
-    """Soundscapes with annotations, at other sites than the ones without."""
-    soundscape_s: float = Field(ge=10, le=3600)
-    """Length of a soundscape in seconds."""
-    n_noise: int = Field(ge=0)
-    """Recordings without birds."""
-    noise_s: float = Field(ge=1, le=600)
-    """Length of a noise recording in seconds."""
-    n_recordists: int = Field(ge=6, le=100)
-    """People who make the focal recordings, some far more than others."""
-    birds_per_soundscape: float = Field(ge=1, le=20)
-    """Mean number of birds that sing in a soundscape."""
-    focal_snr_low_db: float = Field(ge=-30, le=60)
-    """Worst ratio of a focal bird's song to the noise floor between 1 and 8 kHz, in decibels."""
-    focal_snr_high_db: float = Field(ge=-30, le=60)
-    """Best ratio of a focal bird's song to the noise floor, in decibels."""
-    soundscape_snr_low_db: float = Field(ge=-30, le=60)
-    """Worst ratio of a bird's song to the noise floor in soundscapes, in decibels."""
-    soundscape_snr_high_db: float = Field(ge=-30, le=60)
-    """Best ratio of a bird's song to the noise floor in soundscapes, in decibels."""
-    species_contrast: float = Field(ge=0, le=4)
-    """How far the species of a genus stand apart; 1 is the reference, less is harder."""
-    individual_variation: float = Field(ge=0, le=4)
-    """How much regions and individuals differ within a species; 1 is the reference."""
-    wrong_label_share: float = Field(ge=0, le=0.5)
-    """Share of focal target recordings under the label of a relative; at least one is wrong."""
-
-    def nature(self) -> Nature:
-        """Returns what every song of this world follows."""
-        return Nature(
-            self.seed, N_SPECIES_BY_GENUS, self.species_contrast, self.individual_variation
-        )
+_DAMAGES: tuple[tuple[Damage, FileFormat], ...] = (
+    ("silent", FileFormat("wav", 44_100, "mono", -1.0)),
+    ("silent", FileFormat("mp3", 48_000, "mono", -1.0)),
+    ("truncated", FileFormat("wav", 48_000, "mono", -3.0)),
+    ("truncated", FileFormat("wav", 44_100, "stereo", -6.0)),
+    ("html", FileFormat("mp3", 44_100, "mono", -1.0)),
+    ("garbage", FileFormat("wav", 44_100, "mono", -1.0)),
+    ("gone", FileFormat("mp3", 44_100, "mono", -1.0)),
+)
+"""One extra recording for each."""
+_COPY_FORMATS = (
+    FileFormat("mp3", 48_000, "mono", -7.0),
+    FileFormat("wav", 22_050, "mono", -2.0),
+    FileFormat("flac", 44_100, "mono", -12.0),
+    FileFormat("wav", 32_000, "mono", -1.0),
+)
+"""One re-encoded copy for each."""
 
 
 @dataclass(frozen=True)
-class Item:
-    """One recording of the world: its metadata and what decides its bytes."""
+class World:
+    """All that there is to know about a demo world."""
 
-    row: dict[str, object]
-    """Metadata but for url and source; columns as in `protocol.LISTED`."""
-    plan: Plan | None
-    """None for a recording that is announced but gone."""
+    items: tuple[Item, ...]
+    """Every recording that is announced."""
+    annotations: pd.DataFrame
+    """Who sings when in the annotated soundscapes, columns `protocol.LISTED_ANNOTATIONS`."""
+    truth: pd.DataFrame
+    """Planted faults, one row each: `recording_id`, `fault`, `of` (a copy's original), `detail`."""
+
+
+@lru_cache(maxsize=4)
+def plan_world(config: DemoConfig) -> World:
+    """Returns the world that `config` asks for, with every kind of fault planted in it."""
+    recordists = plan_recordists(config.seed, config.n_recordists)
+    focal = focal_items(config, recordists)
+    draft = _Draft(config, recordists, {str(item.row["recording_id"]): item for item in focal})
+    draft.plant()
+    soundscapes = soundscape_items(config)
+    return World(
+        (*draft.items.values(), *soundscapes, *noise_items(config, recordists)),
+        _annotations(config, soundscapes),
+        pd.DataFrame(
+            draft.truth, columns=["recording_id", "fault", "of", "detail"], dtype="string"
+        ),
+    )
+
+
+def _annotations(config: DemoConfig, soundscapes: list[Item]) -> pd.DataFrame:
+    """Returns one row a song in the annotated soundscapes."""
+    label_of = {taxon.species: taxon.label for taxon in TAXA}
+    rows = [
+        {
+            "recording_id": item.row["recording_id"],
+            "start_s": round(song.start_s, 3),
+            "label": label_of[song.bird.species],
+            "end_s": round(song.end_s, 3),
+        }
+        for item in soundscapes
+        if item.row["annotated"]
+        for song in songs(item.plan.scene, config.nature())
+    ]
+    return listed_frame(rows, LISTED_ANNOTATIONS)
 
 
 @dataclass
-class Draft:
-    """A world that is being planned."""
+class _Draft:
+    """Focal recordings in which faults are being planted."""
 
     config: DemoConfig
-    items: list[Item] = field(default_factory=list)
-    truth: list[dict[str, str | None]] = field(default_factory=list)
+    recordists: list[Recordist]
+    items: dict[str, Item]
+    truth: list[tuple[str, str, str | None, str]] = field(default_factory=list)
 
-    def note(self, item: Item, fault: str, detail: str, of: Item | None = None) -> None:
-        """Records a planted fault.
+    def plant(self) -> None:
+        """Plants every kind of fault; no recording of its own bears two of them."""
+        victims = self._victims()
+        self._mislabel(victims)
+        self._rename()
+        self._rewire(victims)
+        self._copy_exactly(victims)
+        self._reencode(victims)
+        self._damage()
 
-        Args:
-            item: The faulty recording.
-            fault: Its kind.
-            detail: What the truth is.
-            of: The recording that it repeats.
-        """
-        other = None if of is None else str(of.row["recording_id"])
-        self.truth.append(
-            {
-                "recording_id": str(item.row["recording_id"]),
-                "fault": fault,
-                "of": other,
-                "detail": detail,
-            }
-        )
+    def _victims(self) -> Iterator[Item]:
+        """Yields target recordings in a random order; those of renamed species are left alone."""
+        labels = {taxon.label for taxon in TAXA if taxon.is_target and not taxon.old_name}
+        ids = sorted(key for key, item in self.items.items() if item.row["label"] in labels)
+        order = random_stream(self.config.seed, "victims").permutation(len(ids))
+        return iter([self.items[ids[int(k)]] for k in order])
+
+    def _note(self, item: Item, fault: str, detail: str, of: Item | None = None) -> None:
+        original = None if of is None else str(of.row["recording_id"])
+        self.truth.append((str(item.row["recording_id"]), fault, original, detail))
+
+    def _put(self, item: Item) -> Item:
+        self.items[str(item.row["recording_id"])] = item
+        return item
+
+    def _mislabel(self, victims: Iterator[Item]) -> None:
+        labels = {taxon.label for taxon in TAXA if taxon.is_target}
+        n_targets = sum(item.row["label"] in labels for item in self.items.values())
+        for _ in range(max(1, round(self.config.wrong_label_share * n_targets))):
+            item = next(victims)
+            wrong = self._put(replace(item, row=item.row | _names(_relative(item))))
+            self._note(wrong, "wrong_label", f"is {item.row['label']}")
+
+    def _rename(self) -> None:
+        """Gives every second recording of a renamed species its old name and label."""
+        for taxon in TAXA:
+            if taxon.old_name is None:
+                continue
+            ids = sorted(k for k, item in self.items.items() if item.row["label"] == taxon.label)
+            old = {"label": taxon.old_label, "scientific_name": taxon.old_name}
+            for key in ids[::2]:
+                renamed = self._put(replace(self.items[key], row=self.items[key].row | old))
+                self._note(renamed, "renamed_taxon", f"is {taxon.scientific_name}")
+
+    def _rewire(self, victims: Iterator[Item]) -> None:
+        """Makes one recording whose channels cancel out and one with a dead channel."""
+        for layout in ("inverted_channel", "silent_channel"):
+            item = next(victims)
+            form = FileFormat("wav", 44_100, layout, -3.0)
+            wired = self._put(replace(item, plan=replace(item.plan, file=form)))
+            self._note(wired, layout, "channel 1 is the good one")
+
+    def _copy_exactly(self, victims: Iterator[Item]) -> None:
+        """Uploads four recordings again: two by others, one of those under another label."""
+        for number in range(4):
+            item = next(victims)
+            row = item.row | {"recording_id": recording_id("exact copy", number)}
+            if number >= 2:
+                row |= self._uploader(item)
+            if number == 3:
+                row |= _names(_relative(item))
+            copy = self._put(replace(item, row=row))
+            self._note(copy, "exact_duplicate", "the same bytes", item)
+            if number == 3:
+                self._note(copy, "wrong_label", f"is {item.row['label']}")
+
+    def _uploader(self, item: Item) -> dict[str, object]:
+        """Returns the metadata of a recordist who is not the one of `item`."""
+        others = [person for person in self.recordists if person.name != item.row["recordist"]]
+        return others[0].row(others[0].sites[0], random_stream(self.config.seed, "uploader"))
+
+    def _reencode(self, victims: Iterator[Item]) -> None:
+        for number, form in enumerate(_COPY_FORMATS):
+            item = next(victims)
+            row = item.row | {"recording_id": recording_id("re-encoded copy", number)}
+            copy = self._put(Item(row, replace(item.plan, reencoded=form)))
+            detail = f"{form.container} at {form.sample_rate_hz} Hz"
+            self._note(copy, "reencoded_duplicate", detail, item)
+
+    def _damage(self) -> None:
+        """Adds recordings that cannot be used, or not wholly, one for each of `_DAMAGES`."""
+        targets = [taxon for taxon in TAXA if taxon.is_target and not taxon.old_name]
+        for number, (damage, form) in enumerate(_DAMAGES):
+            taxon = targets[number]
+            item = focal_item(self.config, self.recordists, taxon, f"damaged {number}")
+            item = self._put(replace(item, plan=replace(item.plan, file=form, damage=damage)))
+            self._note(item, "corrupt" if damage in ("html", "garbage") else damage, damage)
 
 
-def recording_id(*key: object) -> str:
-    """Returns the id of the recording named by `key`; it tells nothing of what is in it."""
-    return f"demo-{hashlib.sha256(repr(key).encode()).hexdigest()[:8]}"
-
-
-def focal_items(config: DemoConfig) -> list[Item]:
-    """Returns the recordings of single birds, all without faults."""
-    recordists = plan_recordists(config.seed, config.n_recordists)
-    return [
-        focal_item(config, recordists, taxon, number)
-        for taxon, n_recordings in zip(TAXA, _n_recordings(config), strict=True)
-        for number in range(n_recordings)
-    ]
-
-
-def _n_recordings(config: DemoConfig) -> list[int]:
-    """Returns the number of recordings of each of `TAXA`: unequal, at least two."""
-    rng = random_stream(config.seed, "counts")
-    targets = [taxon.label for taxon in TAXA if taxon.is_target]
-    rare = set(rng.permutation(targets)[:N_RARE].tolist())
-    counts = []
-    for taxon in TAXA:
-        usual = config.recordings_per_species
-        if not taxon.is_target:
-            usual = config.other_recordings_per_species
-        weight = 0.25 if taxon.label in rare else float(np.exp(rng.normal(0.0, 0.3)))
-        counts.append(max(2, round(usual * weight)))
-    return counts
-
-
-def focal_item(
-    config: DemoConfig, recordists: list[Recordist], taxon: Taxon, number: int | str
-) -> Item:
-    """Returns recording `number` of `taxon`.
-
-    Args:
-        config: the world.
-        recordists: who may have made it.
-        taxon: the bird in front.
-        number: names the recording among those of its species.
-    """
-    rng = random_stream(config.seed, "focal", taxon.label, number)
-    recordist = recordists[_choice(rng, [person.weight for person in recordists])]
-    site = recordist.sites[int(rng.integers(len(recordist.sites)))]
-    duration_s = round(float(rng.uniform(20, 40) if rng.uniform() < 0.07 else rng.uniform(5, 12)), 2)
-    clearness = float(rng.beta(2.0, 1.6) * (0.6 + 0.4 * recordist.skill))
-    span_db = config.focal_snr_high_db - config.focal_snr_low_db
-    snr_db = config.focal_snr_low_db + span_db * clearness
-    front = _focal_bird(rng, taxon, site.region, site.name, duration_s, snr_db)
-    behind = [other for other in _other_taxa(rng, taxon) if rng.uniform() < 0.3]
-    back = [_back_bird(rng, front, other, duration_s) for other in behind]
-    scene = Scene(
-        f"focal/{taxon.label}/{number}",
-        duration_s,
-        (front, *back),
-        _ambients(rng, {"wind": 0.3, "insects": 0.2, "rain": 0.05, "hum": 0.1, "handling": 0.12}),
-        Place(
-            float(rng.uniform(-5.0, -1.5)),
-            recordist.low_cut_hz,
-            recordist.treble_db,
-            float(rng.uniform(0.2, 0.9)),
-            float(rng.uniform(-20, -4)),
-        ),
-    )
-    # A listener names the birds behind that he can hear well.
-    heard = [o.label for o, bird in zip(behind, back, strict=True) if bird.snr_db > snr_db - 16]
-    row = recordist.row(site, rng) | {
-        "recording_id": recording_id("focal", taxon.label, number),
-        "role": "focal",
+def _names(taxon: Taxon) -> dict[str, object]:
+    return {
         "label": taxon.label,
         "scientific_name": taxon.scientific_name,
         "common_name": taxon.common_name,
-        "secondary_labels": sorted(heard),
-        "rating": _rating(rng, clearness),
-        "duration_s": float(round(duration_s)),
-        "annotated": False,
     }
-    return Item(row, Plan(scene, recordist.file_format(rng)))
 
 
-def _focal_bird(
-    rng: Generator, taxon: Taxon, region: str, site: str, duration_s: float, snr_db: float
-) -> Bird:
-    from_s = float(rng.uniform(0.1, max(0.2, min(2.0, duration_s - SCENE_ROOM_S))))
-    until_s = duration_s
-    if rng.uniform() < 0.3:  # the bird falls silent, the recorder runs on
-        until_s = max(from_s + SCENE_ROOM_S, duration_s * float(rng.uniform(0.4, 0.8)))
-    individual = f"{site}/{rng.integers(3)}"
-    absorption = float(rng.uniform(0.1, 0.6))
-    return Bird(
-        taxon.species, region, individual, snr_db, absorption, from_s, min(until_s, duration_s)
-    )
-
-
-def _other_taxa(rng: Generator, taxon: Taxon) -> list[Taxon]:
-    """Returns two species that may sing behind `taxon`."""
-    others = [other for other in TAXA if other.label != taxon.label]
-    return [others[int(k)] for k in rng.choice(len(others), 2, replace=False)]
-
-
-def _back_bird(rng: Generator, front: Bird, taxon: Taxon, duration_s: float) -> Bird:
-    from_s = float(rng.uniform(0.0, max(0.1, duration_s - SCENE_ROOM_S)))
-    snr_db = front.snr_db - float(rng.uniform(6, 22))
-    individual = f"{front.individual}/behind"
-    return Bird(taxon.species, front.region, individual, snr_db, 1.0, from_s, duration_s)
-
-
-def soundscape_items(config: DemoConfig) -> list[Item]:
-    """Returns the soundscapes, those without annotations first."""
-    counts = {"quiet": config.n_soundscapes, "annotated": config.n_annotated_soundscapes}
-    items = []
-    for kind, n_soundscapes in counts.items():
-        deck = _Deck(random_stream(config.seed, "deck", kind))
-        items += [_soundscape_item(config, kind, number, deck) for number in range(n_soundscapes)]
-    return items
-
-
-class _Deck:
-    """Deals species: in each round every target twice and every other species once."""
-
-    def __init__(self, rng: Generator) -> None:
-        self._rng = rng
-        self._cards: list[Taxon] = []
-
-    def deal(self, n_taxa: int) -> list[Taxon]:
-        """Returns at most `n_taxa` species, none twice."""
-        dealt: dict[str, Taxon] = {}
-        for _ in range(n_taxa):
-            if not self._cards:
-                cards = [taxon for taxon in TAXA for _ in range(1 + taxon.is_target)]
-                self._cards = [cards[int(k)] for k in self._rng.permutation(len(cards))]
-            taxon = self._cards.pop()
-            dealt[taxon.label] = taxon
-        return list(dealt.values())
-
-
-def _soundscape_item(config: DemoConfig, kind: str, number: int, deck: _Deck) -> Item:
-    rng = random_stream(config.seed, "soundscape", kind, number)
-    site = SITES[kind][int(rng.integers(len(SITES[kind])))]
-    n_birds = 0 if rng.uniform() < 0.08 else 1 + int(rng.poisson(config.birds_per_soundscape - 1))
-    birds = [_far_bird(config, rng, taxon, site) for taxon in deck.deal(n_birds)]
-    # The place belongs to the site: the same ground, trees and recorder every day.
-    at_site = random_stream(config.seed, "site", site)
-    scene = Scene(
-        f"soundscape/{kind}/{number}",
-        config.soundscape_s,
-        tuple(birds),
-        _ambients(rng, {"wind": 0.5, "insects": 0.45, "rain": 0.15, "hum": 0.1}),
-        Place(
-            float(at_site.uniform(-5, -2) + rng.normal(0, 0.4)),
-            float(at_site.uniform(60, 250)),
-            float(at_site.uniform(-8, 2)),
-            float(at_site.uniform(0.5, 1.3)),
-            float(at_site.uniform(-6, 2)),
-        ),
-    )
-    day = int(rng.integers(28)) + 1
-    row = {
-        "recording_id": recording_id("soundscape", kind, number),
-        "role": "soundscape",
-        "secondary_labels": [],
-        "recordist": "Aviary Survey",
-        "group_id": site,
-        "latitude_deg": round(float(at_site.uniform(-20, -16)), 4),
-        "longitude_deg": round(float(at_site.uniform(-58, -55)), 4),
-        "recorded_on": f"2024-{5 if kind == 'annotated' else 9:02d}-{day:02d}",
-        "licence": "CC BY 4.0",
-        "attribution": f"Aviary Survey, site {site} (synthetic), CC BY 4.0",
-        "duration_s": config.soundscape_s,
-        "annotated": kind == "annotated",
-    }
-    return Item(row, Plan(scene, FileFormat("flac", 32_000, "mono", float(rng.uniform(-14, -3)))))
-
-
-def _far_bird(config: DemoConfig, rng: Generator, taxon: Taxon, site: str) -> Bird:
-    from_s = float(rng.uniform(0, config.soundscape_s - SCENE_ROOM_S))
-    until_s = min(config.soundscape_s, from_s + SCENE_ROOM_S + float(rng.exponential(12)))
-    snr_db = float(rng.uniform(config.soundscape_snr_low_db, config.soundscape_snr_high_db))
-    absorption = float(rng.uniform(0.5, 2.0))
-    individual = f"{site}/{rng.integers(4)}"
-    return Bird(taxon.species, f"around {site}", individual, snr_db, absorption, from_s, until_s)
-
-
-def noise_items(config: DemoConfig) -> list[Item]:
-    """Returns the recordings without birds."""
-    recordists = plan_recordists(config.seed, config.n_recordists)
-    return [_noise_item(config, recordists, number) for number in range(config.n_noise)]
-
-
-def _noise_item(config: DemoConfig, recordists: list[Recordist], number: int) -> Item:
-    rng = random_stream(config.seed, "noise", number)
-    recordist = recordists[_choice(rng, [person.weight for person in recordists])]
-    site = recordist.sites[int(rng.integers(len(recordist.sites)))]
-    shares = {"wind": 0.5, "insects": 0.4, "rain": 0.3, "hum": 0.25, "handling": 0.3}
-    place = Place(float(rng.uniform(-6, -1)), 100.0, recordist.treble_db, 0.3, -20.0)
-    scene = Scene(f"noise/{number}", config.noise_s, (), _ambients(rng, shares), place)
-    row = recordist.row(site, rng) | {
-        "recording_id": recording_id("noise", number),
-        "role": "noise",
-        "secondary_labels": [],
-        "duration_s": config.noise_s,
-        "annotated": False,
-    }
-    return Item(row, Plan(scene, recordist.file_format(rng)))
-
-
-def _ambients(rng: Generator, shares: dict[str, float]) -> tuple[Ambient, ...]:
-    """Returns the sounds that are no birds, each present with its share."""
-    loud_db = {"wind": 12.0, "insects": 2.0, "rain": 2.0, "hum": 6.0, "handling": 8.0}
-    return tuple(
-        Ambient(kind, loud_db[kind] - float(rng.uniform(0, 18)))
-        for kind, share in shares.items()
-        if rng.uniform() < share
-    )
-
-
-def _rating(rng: Generator, clearness: float) -> float:
-    """Returns a rating in half steps that follows how clear the bird is; 0 is unrated."""
-    if rng.uniform() < 0.12:
-        return 0.0
-    return float(np.clip(round(2 * (1 + 4.2 * clearness + rng.normal(0, 0.5))) / 2, 0.5, 5.0))
-
-
-def _choice(rng: Generator, weights: list[float]) -> int:
-    return int(rng.choice(len(weights), p=np.asarray(weights) / sum(weights)))
-
-
-def truth_frame(rows: list[dict[str, str | None]]) -> pd.DataFrame:
-    """Returns the planted faults, columns `recording_id`, `fault`, `of`, `detail`."""
-    columns = ["recording_id", "fault", "of", "detail"]
-    return pd.DataFrame(rows, columns=columns).astype("string")
+def _relative(item: Item) -> Taxon:
+    """Returns another target species of the genus of `item`."""
+    taxon = next(taxon for taxon in TAXA if taxon.label == item.row["label"])
+    kin = [t for t in TAXA if t.is_target and t.species[0] == taxon.species[0]]
+    return kin[(kin.index(taxon) + 1) % len(kin)]

@@ -1,0 +1,173 @@
+"""Annotated soundscapes under the exported model and its teachers.
+
+The exported model hears the very samples that `predict` would hear, through the same torch-free
+runtime; the teachers' scores were made by torch and are joined by recording and time.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+from tqdm import tqdm
+
+from bclef.config import Section
+from bclef.metrics import Floats, Metric, Truth, f1_macro, f1_micro, macro_roc_auc, padded_cmap
+from bclef.postprocess import check_kernel, smooth_windows
+from bclef.runtime import Predictor
+from bclef.scorecards import EvaluationError, Scorecard, TruthTable
+from bclef.store import Store
+from bclef.taxonomy import ClassList
+from bclef.truth import truth_windows, window_grid
+
+
+class EvaluateConfig(Section):
+    """Grid, thresholds and intervals (section `evaluate`)."""
+
+    step_s: float = Field(gt=0)
+    """From one annotated window to the next, in seconds; a window is as long as the model's."""
+    min_overlap_s: float = Field(gt=0)
+    """Least overlap of a box and a window that makes the window positive, in seconds."""
+    threshold: float = Field(gt=0, lt=1)
+    """Probability from which a species is called, for F1."""
+    n_replicates: int = Field(ge=100)
+    """Bootstrap replicates behind each 95 % interval."""
+
+
+class PostprocessConfig(Section):
+    """How window scores are smoothed before they are judged (section `postprocess`)."""
+
+    kernel: tuple[float, ...] | None
+    """Weights of a window and its neighbours in time, such as [0.25, 0.5, 0.25]; null for none."""
+
+    @field_validator("kernel")
+    @classmethod
+    def _centred(cls, kernel: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if kernel is not None:
+            check_kernel(kernel)
+        return kernel
+
+
+@dataclass(frozen=True)
+class Soundscapes:
+    """Annotated windows with the scores of each system, all in the order of `windows`."""
+
+    windows: pd.DataFrame
+    """recording_id, start_s, end_s, [N]."""
+    truth: Truth
+    """[N, C]."""
+    systems: Mapping[str, Floats]
+    """Scores [N, C] of `soundscape` (the exported model) and, where there are teachers, of
+    `teacher` (their mean) and `first_model` (the lowest fold's alone)."""
+
+    def scored(self) -> tuple[pd.DataFrame, Truth, Floats]:
+        """Returns windows, truth and the exported model's scores."""
+        return self.windows, self.truth, self.systems["soundscape"]
+
+    def cards(self, config: EvaluateConfig, seed: int) -> dict[str, Scorecard]:
+        """Returns the card of each system, and of the exported model less the teacher."""
+        metrics: list[Metric] = [
+            macro_roc_auc,
+            padded_cmap,
+            f1_micro(config.threshold),
+            f1_macro(config.threshold),
+        ]
+        ids = self.windows["recording_id"].to_numpy(dtype=object)
+        table = TruthTable(self.truth, ids, config.n_replicates, seed)
+        cards = {name: table.card(scores, metrics) for name, scores in self.systems.items()}
+        student = cards["soundscape"]
+        cards["soundscape"] = Scorecard({**student.figures, **table.counts()}, student.notes)
+        if "teacher" in self.systems:
+            cards["student_minus_teacher"] = table.difference(
+                self.systems["soundscape"], self.systems["teacher"], metrics
+            )
+        return cards
+
+
+@dataclass(frozen=True)
+class SoundscapeInputs:
+    """What the scores of soundscapes are made of."""
+
+    model_dir: Path
+    """The exported model."""
+    annotations: pd.DataFrame
+    """recording_id, start_s, end_s, label of each box."""
+    teacher_scores: Mapping[int, pd.DataFrame]
+    """Window scores of the soundscapes by each fold's model."""
+    classes: ClassList
+    """Order of the class columns."""
+
+
+def score_soundscapes(
+    store: Store, inputs: SoundscapeInputs, config: EvaluateConfig, smoothing: PostprocessConfig
+) -> Soundscapes | None:
+    """Returns the annotated soundscapes of `store` under every system; None when it holds none.
+
+    Args:
+        store: The waveforms.
+        inputs: Model and tables.
+        config: The grid and what counts as positive.
+        smoothing: Applied to the exported model and to the teachers alike.
+
+    Raises:
+        EvaluationError: Scores lack windows or classes.
+    """
+    annotated = store.index[(store.index["role"] == "soundscape") & store.index["annotated"]]
+    if annotated.empty:
+        return None
+    predictor = Predictor(inputs.model_dir)
+    n_samples = annotated.set_index("recording_id")["n_samples"].sort_index()
+    grid = window_grid(n_samples, predictor.sample_rate_hz, predictor.window_s, config.step_s)
+    folds = sorted(inputs.teacher_scores)
+    tables = [_predicted(predictor, store, grid), *(inputs.teacher_scores[k] for k in folds)]
+    labels = inputs.classes.labels
+    scores = [
+        _on_grid(smooth_windows(table, labels, smoothing.kernel), grid, labels) for table in tables
+    ]
+    systems = {"soundscape": scores[0]}
+    if folds:
+        systems |= {"teacher": np.mean(scores[1:], axis=0), "first_model": scores[1]}
+    truth = truth_windows(grid, inputs.annotations, inputs.classes, config.min_overlap_s)
+    return Soundscapes(grid, truth, systems)
+
+
+def _predicted(predictor: Predictor, store: Store, grid: pd.DataFrame) -> pd.DataFrame:
+    """The exported model's window scores on `grid`, from the waveforms of the store."""
+    n_window_samples = round(predictor.window_s * predictor.sample_rate_hz)
+    parts = []
+    for recording_id, windows in tqdm(grid.groupby("recording_id"), "evaluate", unit="file"):
+        wave = store.read(str(recording_id)).astype(np.float32) / 32768
+        firsts = (windows["start_s"] * predictor.sample_rate_hz).round().astype(int)
+        padded = np.pad(wave, (0, max(0, firsts.iloc[-1] + n_window_samples - len(wave))))
+        clips = np.stack([padded[first : first + n_window_samples] for first in firsts])
+        parts.append(predictor.predict(clips))
+    scores = pd.DataFrame(np.concatenate(parts), columns=list(predictor.labels))
+    return pd.concat([grid, scores], axis=1)
+
+
+def _on_grid(
+    table: pd.DataFrame, grid: pd.DataFrame, labels: tuple[str, ...]
+) -> NDArray[np.float64]:
+    """The scores of `table` at the windows of `grid`, [N, C], joined by id and millisecond."""
+    if missing := sorted(set(labels) - set(table.columns)):
+        raise EvaluationError(
+            f"scores lack {len(missing)} of {len(labels)} classes, such as {missing[0]}: score "
+            "with models of the same class list"
+        )
+    keyed, wanted = (
+        frame.assign(start_ms=(frame["start_s"] * 1000).round().astype("int64"))
+        for frame in (table, grid)
+    )
+    keys = ["recording_id", "start_ms"]
+    joined = wanted[keys].merge(
+        keyed[[*keys, *labels]], on=keys, how="left", validate="one_to_one", indicator=True
+    )
+    if absent := int((joined["_merge"] != "both").sum()):
+        raise EvaluationError(
+            f"{absent} of {len(grid)} annotated windows have no score: score the soundscapes with "
+            "a step that divides evaluate.step_s"
+        )
+    return joined[list(labels)].to_numpy(dtype=np.float64)

@@ -1,0 +1,178 @@
+"""A recipe reaches params.yaml exactly as it is written, through the shell and through Hydra."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from dvc.utils.hydra import apply_overrides
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bclef.config import ConfigError, read_yaml
+from bclef.dotted import lookup
+from bclef.recipe import main, override, read_recipes
+
+REPOSITORY = Path(__file__).parents[1]
+RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
+
+VALUES: list[object] = [
+    None, True, False, 0, -3, 1e-05, 1e300, float("inf"), "", "yes", "null", "1e-5", "0123", "a,b",
+    "it's", "x:y=z{1}", "[a]", "back\\slash", "back\\", "\\'", "$x", "a=b", "#", "*", "~", "(a)",
+    "2026-11-20", [], [1, "a'b", [None]], {"k": "v", "deep": {"l": [1.5, True]}},
+]  # fmt: skip
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / "params.yaml").write_text(
+        "# kept\ntrain: {lr: 0.1, name: a, band_hz: [1, 2]}\nx: null\n"
+    )
+    (tmp_path / "recipes/small.yaml").write_text("train.lr: 1e-5\ntrain.name: 'it''s'\n")
+    (tmp_path / "recipes/wide.yaml").write_text("train.lr: 2\ntrain.band_hz: [50, 14000]\n")
+    return tmp_path
+
+
+def run(root: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.chdir(root)
+    result = CliRunner().invoke(main, arguments)
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_value_survives_the_shell_and_hydra(root: Path, value: object) -> None:
+    printed = f"-S {override('x', value)}"
+    split = subprocess.run(
+        ["bash", "-c", "printf '%s\\n' $(cat)"],
+        input=printed,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    flag, argument = split.stdout.splitlines()
+    assert flag == "-S"
+    apply_overrides(root / "params.yaml", [argument])
+    found = read_yaml(root / "params.yaml")["x"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+@given(st.text(st.sampled_from("'\\\"ab,:={}[]$#&*?!|>%@`~^()\u00e9"), max_size=8))
+def test_any_string_without_space_survives_hydra(text: str) -> None:
+    from dvc.utils.hydra import to_hydra_overrides  # noqa: PLC0415 - private, needed only here
+
+    if "${" in text:
+        with pytest.raises(ConfigError):
+            override("x", text)
+    else:
+        (parsed,) = to_hydra_overrides([override("x", text)])
+        assert str(parsed.value()) == text
+
+
+@pytest.mark.parametrize("value", ["a b", "a\tb", "a\nb", "${seed}", ["ok", "a b"], {"k": " "}])
+def test_whitespace_and_interpolation_are_refused(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"train\.name: found .* by hand"):
+        override("train.name", value)
+
+
+def test_date_is_refused_because_params_have_none(root: Path) -> None:
+    (root / "recipes/day.yaml").write_text("x: 2026-11-20\n")
+    value = read_recipes(["day"], root)["x"]
+    with pytest.raises(ConfigError, match="x: found date 2026-11-20; quote it"):
+        override("x", value)
+
+
+def test_key_of_a_mapping_that_hydra_would_misread_is_refused() -> None:
+    with pytest.raises(ConfigError, match="found key 'a b'"):
+        override("x", {"a b": 1})
+
+
+def test_recipes_print_as_one_line_and_the_later_wins(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = run(root, monkeypatch, "small", "wide")
+    assert code == 0
+    assert out == "-S train.lr=2 -S train.name='it\\'s' -S train.band_hz=[50,14000]\n"
+    assert "-S train.lr=1e-05" in run(root, monkeypatch, "wide", "small")[1]
+
+
+def test_apply_writes_the_values_and_keeps_the_rest(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(root, monkeypatch, "--apply", "small", "wide")[:2] == (0, "")
+    text = (root / "params.yaml").read_text()
+    assert text.startswith("# kept\n")
+    assert read_yaml(root / "params.yaml") == {
+        "train": {"lr": 2, "name": "it's", "band_hz": [50, 14000]},
+        "x": None,
+    }
+
+
+def test_unknown_recipe_lists_the_known_ones_on_stderr(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, err = run(root, monkeypatch, "smal")
+    assert (code, out) == (2, "")
+    assert "no recipe 'smal'; known are small, wide" in err
+
+
+def test_recipe_outside_of_a_project_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, err = run(tmp_path, monkeypatch, "small")
+    assert code == 2
+    assert "no dvc.yaml" in err
+
+
+def test_recipe_works_from_a_folder_below_the_project(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "deep").mkdir()
+    assert run(root / "deep", monkeypatch, "wide")[0] == 0
+
+
+def test_keys_that_params_do_not_have_are_named_all_at_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "recipes/odd.yaml").write_text("train.lrr: 1\nzzz: 2\ntrain: null\n")
+    code, out, err = run(root, monkeypatch, "odd")
+    assert (code, out) == (2, "")
+    assert "recipes/odd.yaml: train.lrr: not in params.yaml, did you mean 'train.lr'?" in err
+    assert "recipes/odd.yaml: zzz: not in params.yaml" in err
+    assert "odd.yaml: train: " not in err
+
+
+def test_environment_is_filled_in_and_has_a_default(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "recipes/real.yaml").write_text("x: ['{env:BCLEF_TEST|../shared/audio}/species', 1]\n")
+    monkeypatch.delenv("BCLEF_TEST", raising=False)
+    assert run(root, monkeypatch, "real")[1] == "-S x=['../shared/audio/species',1]\n"
+    monkeypatch.setenv("BCLEF_TEST", "/data")
+    assert run(root, monkeypatch, "real")[1] == "-S x=['/data/species',1]\n"
+    monkeypatch.setenv("BCLEF_TEST", "/my data")
+    assert "found '/my data/species'" in run(root, monkeypatch, "real")[2]
+
+
+def test_there_is_a_recipe_to_test() -> None:
+    assert RECIPES
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_of_the_repository_gives_its_own_values_back(path: Path, tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text((REPOSITORY / "params.yaml").read_text())
+    overrides: dict[str, Any] = read_recipes([path.stem], REPOSITORY)
+    apply_overrides(params, [override(key, value) for key, value in overrides.items()])
+    tree = read_yaml(params)
+    assert {key: lookup(tree, key) for key in overrides} == overrides
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_of_the_repository_says_source_time_and_score(path: Path) -> None:
+    head = path.read_text().split("\n\n")[0].lower()
+    comment = "".join(line for line in head.splitlines() if line.startswith("#"))
+    assert {word for word in ("source", "time", "score") if word not in comment} == set()
