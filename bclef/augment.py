@@ -167,6 +167,8 @@ def add_noise(wave: Tensor, noise: Tensor, snr_db: Tensor) -> Tensor:
 
 def change_level(wave: Tensor, gain_db: Tensor) -> Tensor:
     """Returns `wave` [B, T] made louder by `gain_db` [B]; it may then exceed full scale."""
+    if not gain_db.any():
+        return wave
     return wave * _ratio(gain_db)[:, None]
 
 

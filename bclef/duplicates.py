@@ -8,17 +8,19 @@ grows with the number of words, not of pairs.
 """
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from bclef import fingerprints
 from bclef.config import Section
-from bclef.fingerprints import FRAME, HOP_S, Frames
+from bclef.fingerprints import FRAME, HOP_S, N_BITS, Frames
 
 NEEDS = {
     "recording_id": "string",
@@ -31,7 +33,11 @@ NEEDS = {
 
 _MOST_COMMON = 100
 """Words that occur more often say nothing of a pair (and would cost their number squared)."""
-_WORDS_AT_ONCE = 500_000
+_NEIGHBOURS = (-16, -12, -8, -4, 4, 8, 12, 16)
+"""Frames around two equal words that are compared before the pair is: chance agrees in one word."""
+_NEIGHBOUR_ERROR_RATE = 0.35
+_OFFSETS_PER_PAIR = 5
+_FRAMES_AT_ONCE = 500_000
 _LOG = logging.getLogger(__name__)
 
 
@@ -44,20 +50,6 @@ class DuplicatesConfig(Section):
     """Shortest common sound that can prove anything, seconds without silence."""
     min_overlap_share: float = Field(gt=0, le=1)
     """Share of the shorter recording that must lie in the overlap."""
-
-
-@dataclass(frozen=True)
-class _Words:
-    """The fingerprints of all clips end to end."""
-
-    frames: Frames
-    clip: npt.NDArray[np.int32]
-    """Clip of each frame."""
-    starts: npt.NDArray[np.int64]
-    """First frame of each clip, and the end of the last: [N + 1]."""
-
-    def of(self, clip: int) -> Frames:
-        return self.frames[self.starts[clip] : self.starts[clip + 1]]
 
 
 def mark_duplicates(
@@ -80,14 +72,139 @@ def mark_duplicates(
         ["is_other", "n_samples", "source_sample_rate_hz", "recording_id"],
         ascending=[True, False, False, True],
     )
-    kept = pd.Series(find_groups(ranked, config), index=ranked.index)
-    first = ranked.loc[kept.to_numpy()] if len(ranked) else ranked
-    is_copy = kept.to_numpy() != ranked.index.to_numpy()
-    is_exact = first["pcm_hash"].to_numpy() == ranked["pcm_hash"].to_numpy()
-    copies, marked = ranked.index[is_copy], clips.copy()
-    marked["duplicate_of"] = pd.Series(pd.NA, index=clips.index, dtype="string")
-    marked["duplicate_kind"] = pd.Series(pd.NA, index=clips.index, dtype="string")
-    marked.loc[copies, "duplicate_of"] = first["recording_id"].to_numpy()[is_copy]
+    kept = ranked.iloc[_best_of_group(ranked, config)]
+    is_copy = (kept.index != ranked.index).tolist()
+    is_exact = kept["pcm_hash"].to_numpy() == ranked["pcm_hash"].to_numpy()
+    marked = clips.assign(duplicate_of=None, duplicate_kind=None)
+    marked = marked.astype({"duplicate_of": "string", "duplicate_kind": "string"})
+    copies = ranked.index[is_copy]
+    marked.loc[copies, "duplicate_of"] = kept["recording_id"].to_numpy()[is_copy]
     marked.loc[copies, "duplicate_kind"] = np.where(is_exact, "exact", "reencoded")[is_copy]
-    _LOG.info("%d of %d recordings are copies of others", len(copies), len(usable))
+    _LOG.info("%d of %d usable recordings are copies of others", len(copies), len(usable))
     return marked
+
+
+def matching_pairs(
+    fingerprints_of_clips: Sequence[Frames], config: DuplicatesConfig
+) -> npt.NDArray[np.int64]:
+    """Returns the pairs of clips that hold the same sound, int64 [P, 2] of positions, sorted."""
+    words = _Words.join(fingerprints_of_clips)
+    pairs: set[tuple[int, int]] = set()
+    for one, other, offset_frames in _candidates(words).tolist():
+        if (one, other) not in pairs and any(
+            _is_match(words.of(one), words.of(other), offset_frames + nudge, config)
+            for nudge in (0, -1, 1)
+        ):
+            pairs.add((one, other))
+    return np.array(sorted(pairs), np.int64).reshape(-1, 2)
+
+
+@dataclass(frozen=True)
+class _Words:
+    """The fingerprints of all clips end to end."""
+
+    frames: Frames
+    clip: npt.NDArray[np.int64]
+    """Clip of each frame."""
+    place: npt.NDArray[np.int64]
+    """Place of each frame in its clip."""
+    starts: npt.NDArray[np.int64]
+    """First frame of each clip, and the end of the last: [N + 1]."""
+
+    @classmethod
+    def join(cls, parts: Sequence[Frames]) -> "_Words":
+        lengths = np.array([len(part) for part in parts], np.int64)
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        clip = np.repeat(np.arange(len(parts)), lengths)
+        frames = np.concatenate([np.zeros(0, FRAME), *parts])
+        return cls(frames, clip, np.arange(len(frames)) - starts[clip], starts)
+
+    def of(self, clip: int) -> Frames:
+        return self.frames[self.starts[clip] : self.starts[clip + 1]]
+
+
+def _best_of_group(ranked: pd.DataFrame, config: DuplicatesConfig) -> npt.NDArray[np.int64]:
+    """Returns for each row the position of the first row of its group of duplicates."""
+    n_clips = len(ranked)
+    first_of_hash = ranked.assign(row=range(n_clips)).groupby("pcm_hash")["row"].transform("min")
+    same = first_of_hash.to_numpy(np.int64)
+    distinct = np.unique(same)
+    prints = [np.frombuffer(ranked["fingerprint"].iloc[row], FRAME) for row in distinct]
+    pairs = distinct[matching_pairs(prints, config)]
+    links = np.concatenate([np.stack([np.arange(n_clips), same], axis=1), pairs])
+    graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), (n_clips, n_clips))
+    _, group = connected_components(graph, directed=False)
+    best = np.full(n_clips, n_clips, np.int64)
+    np.minimum.at(best, group, np.arange(n_clips))
+    return best[group]
+
+
+def _candidates(words: _Words) -> npt.NDArray[np.int64]:
+    """Returns (clip, later clip, offset in frames) worth comparing in full, int64 [K, 3].
+
+    The offset is the place in the first clip less the place in the second.
+    """
+    n_clips, span = len(words.starts) - 1, 2 * int(np.diff(words.starts).max(initial=0)) + 1
+    ballots = [np.zeros(0, np.int64)]
+    for mine, theirs in _agreements(words):
+        one, other = words.clip[mine], words.clip[theirs]
+        offset = np.where(one < other, 1, -1) * (words.place[mine] - words.place[theirs])
+        pair = np.minimum(one, other) * n_clips + np.maximum(one, other)
+        ballots.append(pair * span + offset + span // 2)
+    keys, votes = np.unique(np.concatenate(ballots), return_counts=True)
+    keys = keys[np.lexsort((-votes, keys // span))]
+    pair = keys // span
+    is_chosen = np.arange(len(pair)) - np.searchsorted(pair, pair) < _OFFSETS_PER_PAIR
+    one, other = np.divmod(pair[is_chosen], max(1, n_clips))
+    return np.stack([one, other, keys[is_chosen] % span - span // 2], axis=1)
+
+
+def _agreements(words: _Words) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Yields positions of frames whose words agree, but for weak bits of the first of the two."""
+    order = np.argsort(words.frames["word"], kind="stable")
+    values, firsts, counts = np.unique(
+        words.frames["word"][order], return_index=True, return_counts=True
+    )
+    # Word 0 is silence, and very common words would make pairs of everything.
+    telling = (values != 0) & (counts <= _MOST_COMMON)
+    for start in range(0, len(order), _FRAMES_AT_ONCE):
+        frames = words.frames[start : start + _FRAMES_AT_ONCE]
+        for mask in fingerprints.probe_masks(frames):
+            probe = frames["word"] ^ mask
+            # Sorted probes walk through the index once; in any other order each one is a cache miss.
+            asked = np.argsort(probe)
+            found = np.minimum(np.searchsorted(values, probe[asked]), len(values) - 1)
+            is_hit = (values[found] == probe[asked]) & telling[found] & (frames["word"][asked] != 0)
+            n_hits = counts[found[is_hit]]
+            mine = np.repeat(start + asked[is_hit], n_hits)
+            nth = np.arange(len(mine)) - np.repeat(np.cumsum(n_hits) - n_hits, n_hits)
+            theirs = order[np.repeat(firsts[found[is_hit]], n_hits) + nth]
+            agree = _neighbours_agree(words, mine, theirs)
+            yield mine[agree], theirs[agree]
+
+
+def _neighbours_agree(
+    words: _Words, mine: npt.NDArray[np.int64], theirs: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Returns which pairs of frames lie in different clips and agree in the words around, too."""
+    last = len(words.clip) - 1
+    n_wrong, n_compared = np.zeros(len(mine), np.int64), np.zeros(len(mine), np.int64)
+    for step in _NEIGHBOURS:
+        one, other = np.clip(mine + step, 0, last), np.clip(theirs + step, 0, last)
+        inside = (words.clip[one] == words.clip[mine]) & (words.clip[other] == words.clip[theirs])
+        wrong = np.bitwise_count(words.frames["word"][one] ^ words.frames["word"][other])
+        n_wrong += np.where(inside, wrong, 0)
+        n_compared += N_BITS * inside
+    is_pair = words.clip[mine] != words.clip[theirs]
+    return is_pair & (n_wrong <= _NEIGHBOUR_ERROR_RATE * n_compared)
+
+
+def _is_match(one: Frames, other: Frames, offset_frames: int, config: DuplicatesConfig) -> bool:
+    one_start, other_start = max(0, offset_frames), max(0, -offset_frames)
+    n_frames = min(len(one) - one_start, len(other) - other_start)
+    if n_frames < config.min_overlap_share * min(len(one), len(other)):
+        return False
+    error_rate, n_heard = fingerprints.bit_error_rate(
+        one[one_start : one_start + n_frames], other[other_start : other_start + n_frames]
+    )
+    return error_rate <= config.max_bit_error_rate and n_heard * HOP_S >= config.min_overlap_s

@@ -19,7 +19,6 @@ from bclef.metrics import (
     per_class_roc_auc,
 )
 from bclef.outoffold import OutOfFold, out_of_fold
-from bclef.scorecards import Tree
 from bclef.soundscapes import (
     EvaluateConfig,
     PostprocessConfig,
@@ -87,16 +86,14 @@ class EvaluationInputs:
 class Evaluation:
     """Scores, and the tables behind them."""
 
-    metrics: Tree
-    """Nested figures for the metrics file."""
+    metrics: Mapping[str, object]
+    """What the metrics file holds: nested figures, and `notes` on what could not be computed."""
     per_class: pd.DataFrame
     """See `PER_CLASS`."""
     windows: pd.DataFrame
     """Annotated windows under the exported model, see `WINDOWS`; empty where there are none."""
     clips: pd.DataFrame
     """Held-out clips as `WINDOWS`: the window with the highest score, the maxima of all windows."""
-    notes: tuple[str, ...]
-    """What could not be computed, and why."""
 
     def plot_points(self) -> pd.DataFrame:
         """Returns label and roc_auc of each class that has one, best first (for `dvc plots`)."""
@@ -127,7 +124,19 @@ def evaluate(
     clips = out_of_fold(
         index, inputs.splits, inputs.oof_scores, inputs.baseline_scores, inputs.classes
     )
-    metrics: dict[str, float | Tree] = {}
+    return Evaluation(
+        _metrics(soundscapes, clips, config, seed),
+        _per_class(index, inputs.classes, config.threshold, soundscapes, clips),
+        _windows(inputs.classes, soundscapes.scored() if soundscapes else None),
+        _windows(inputs.classes, clips.scored() if clips else None),
+    )
+
+
+def _metrics(
+    soundscapes: Soundscapes | None, clips: OutOfFold | None, config: EvaluateConfig, seed: int
+) -> dict[str, object]:
+    """Nested figures; `notes` says what is not among them and why."""
+    metrics: dict[str, object] = {}
     notes: list[str] = []
     if soundscapes is None:
         notes.append("soundscape scores left out: the store holds no annotated soundscape")
@@ -140,13 +149,7 @@ def evaluate(
     else:
         metrics["oof"], reasons = clips.figures(config.n_replicates, seed)
         notes += reasons
-    return Evaluation(
-        metrics,
-        _per_class(index, inputs.classes, config.threshold, soundscapes, clips),
-        _windows(inputs.classes, soundscapes.scored() if soundscapes else None),
-        _windows(inputs.classes, clips.scored() if clips else None),
-        tuple(notes),
-    )
+    return {**metrics, "notes": notes}
 
 
 def _per_class(

@@ -14,6 +14,9 @@ import numpy as np
 from matplotlib import image
 from numpy.typing import NDArray
 
+_N_STEPS = 5
+"""Steps between the ticks of an axis, about."""
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -38,16 +41,22 @@ class Axis:
         return [(self.percent(tick), f"{tick:.{self.n_decimals}f}") for tick in self.ticks]
 
 
-def axis(values: Sequence[float], n_ticks: int = 5) -> Axis:
+def axis(values: Sequence[float], *, whole: bool = False) -> Axis:
     """Returns an axis around `values` that ends on round numbers.
+
+    Args:
+        values: At least one.
+        whole: Whether ticks are whole numbers, as epochs are.
 
     >>> axis([0.71, 0.93]).ticks
     (0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
     """
     low, high = min(values), max(values)
     spread = high - low or abs(high) or 1.0
-    magnitude = 10.0 ** math.floor(math.log10(spread / n_ticks))
-    step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude * n_ticks >= spread)
+    magnitude = 10.0 ** math.floor(math.log10(spread / _N_STEPS))
+    step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude * _N_STEPS >= spread)
+    if whole:
+        step = math.ceil(step)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     last = max(last, first + 1)
     n_decimals = max(0, -math.floor(math.log10(step) + 1e-9))
@@ -93,13 +102,13 @@ class Chart:
 
 
 def chart(title: str, lines: Sequence[Line]) -> Chart | None:
-    """Returns `lines` in a frame that holds them all; None when there is nothing to draw."""
+    """Returns `lines` over whole numbers in a frame that holds them; None when nothing is there."""
     drawn = tuple(line for line in lines if _finite(line))
     points = [point for line in drawn for point in _finite(line)]
     if not points:
         return None
-    x_axis, y_axis = (axis([point[i] for point in points]) for i in (0, 1))
-    return Chart(title, x_axis, y_axis, drawn)
+    x_axis = axis([x for x, _ in points], whole=True)
+    return Chart(title, x_axis, axis([y for _, y in points]), drawn)
 
 
 def _finite(line: Line) -> list[tuple[float, float]]:

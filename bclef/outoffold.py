@@ -115,6 +115,8 @@ def out_of_fold(
     fold_of = splits.set_index("recording_id")["fold"]
     parts = []
     for fold, window_scores in sorted(oof_scores.items()):
+        if window_scores.empty:  # that fold was passed over
+            continue
         clips = _clips(window_scores, list(classes.labels))
         elsewhere = fold_of.reindex(clips["recording_id"]).ne(fold).fillna(True)
         strangers = clips["recording_id"][elsewhere.to_numpy(dtype=bool)]
@@ -124,9 +126,9 @@ def out_of_fold(
                 f"such as {strangers.iloc[0]}: such scores would be flattered"
             )
         parts.append(clips.assign(held_out_fold=fold))
-    network = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-    if network.empty:
+    if not parts:
         return None
+    network = pd.concat(parts, ignore_index=True)
     ids = network["recording_id"]
     labels = list(classes.labels)
     return OutOfFold(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 from dataclasses import dataclass
@@ -55,7 +56,8 @@ def provenance(root: Path) -> Provenance:
         dvc = next((parent for parent in me.parents() if _is_dvc(parent)), None)
         key = f"repro-{dvc.pid}-{_start_mark(dvc)}" if dvc else f"manual-{me.pid}-{started}"
     return Provenance(
-        pipeline=key,
+        # It becomes part of a search expression, where a quote would end it.
+        pipeline=re.sub(r"[^\w@.:-]", "_", key),
         exp=exp,
         git=git,
         dirty=dirty,

@@ -45,8 +45,11 @@ def losses(
     if not reasons:
         return []
     order = {"metadata": 0, "fetch": 1, "resample": 2, "features": 3}
-    counted = pd.concat(reasons).value_counts(sort=False).reset_index(name="n")
-    told = [Loss(str(r.stage), str(r.reason), int(r.n)) for r in counted.itertuples()]
+    counted = pd.concat(reasons).groupby(["stage", "reason"]).size().reset_index(name="n")
+    told = [
+        Loss(stage, reason, int(n))
+        for stage, reason, n in zip(counted["stage"], counted["reason"], counted["n"], strict=True)
+    ]
     return sorted(
         told, key=lambda loss: (order.get(loss.stage, 4), -loss.n_recordings, loss.reason)
     )
@@ -60,9 +63,10 @@ def holdings(index: pd.DataFrame | None, sample_rate_hz: int) -> list[tuple[str,
     """Returns (role, recordings, hours) of what the feature store holds."""
     if index is None:
         return []
-    n_samples = index.groupby("role")["n_samples"]
-    hours = n_samples.sum() / sample_rate_hz / 3600
-    return [(str(role), int(n), float(hours[role])) for role, n in n_samples.size().items()]
+    return [
+        (str(role), len(n_samples), float(n_samples.sum() / sample_rate_hz / 3600))
+        for role, n_samples in index.groupby("role")["n_samples"]
+    ]
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def chosen_windows(
     def told(row: int) -> dict[str, Any]:
         top = np.argsort(-scores[row], kind="stable")[:3]
         return {
-            **windows.iloc[row, :4].to_dict(),
+            **{name: windows[name].iloc[row] for name in windows.columns[:4]},
             "top": [(str(labels[c]), float(scores[row, c]), bool(truth[row, c])) for c in top],
             "margin": float(margin[row]),
         }
@@ -145,7 +149,8 @@ def _first_of_each(
     windows: pd.DataFrame, ranked: Sequence[int], taken: set[str], n_most: int
 ) -> list[int]:
     """The first `n_most` of `ranked` rows whose recordings are not taken, one of each."""
-    rows, seen = [], set(taken)
+    rows: list[int] = []
+    seen = set(taken)
     for row in ranked:
         recording_id = windows["recording_id"].iloc[row]
         if recording_id not in seen and len(rows) < n_most:

@@ -4,7 +4,7 @@ Plain values that the template lays out; what this run cannot tell is absent, an
 why.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ Tree = Mapping[str, Any]
 SYSTEMS = (
     ("first_model", "First model", "one fold, labelled clips only", ("first_model",)),
     ("teacher", "Fold ensemble", "mean of the folds' models", ("teacher",)),
-    ("student", "Exported student", "what ships, in its runtime", ("soundscape",)),
+    ("student", "Exported model", "what ships, in its own runtime", ("soundscape",)),
     ("baseline", "Regression", "means and deviations of mel bands", ("oof", "baseline")),
     ("network", "Networks", "each clip by the fold that has not seen it", ("oof", "network")),
 )
@@ -31,6 +31,9 @@ MEASURES = {
     "top1": "top-1",
 }
 """Names of the metrics that are shown."""
+
+_MEMBERS = {"finetune": "fold ", "distill": "round "}
+"""What the models of a phase of training are, before their number."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,9 @@ class Estimate:
         if self.low is None or self.high is None:
             return f"no interval, so nothing is said about {first} against {second}"
         if self.low > 0:
-            return f"{first} is better than {second}"
+            return f"{first} beat {second}"
         if self.high < 0:
-            return f"{first} is worse than {second}"
+            return f"{first} fell behind {second}"
         return f"{first} and {second} cannot be told apart on these recordings"
 
 
@@ -108,9 +111,10 @@ def score_axis(systems: Sequence[SystemScores]) -> Axis:
 
 def comparisons(evaluation: Tree) -> list[tuple[str, Estimate, str]]:
     """Returns (title, difference, verdict) of each paired comparison of macro ROC-AUC."""
+    oof = evaluation.get("oof", {})
     pairs = (
-        (evaluation.get("student_minus_teacher", {}), "the student", "the fold ensemble"),
-        (evaluation.get("oof", {}).get("network_minus_baseline", {}), "the network", "regression"),
+        (evaluation.get("student_minus_teacher", {}), "the exported model", "the fold ensemble"),
+        (oof.get("network_minus_baseline", {}), "the networks", "the regression"),
     )
     found = []
     for tree, first, second in pairs:
@@ -151,14 +155,14 @@ def class_rows(per_class: pd.DataFrame, classes: pd.DataFrame) -> tuple[str, lis
     rows = rows.sort_values([shown[0], "label"], ascending=[False, True], na_position="last")
     told = [
         ClassRow(
-            name=_class_name(row.scientific_name, row.common_name, row.label),
-            label=str(row.label),
-            n_train_recordings=int(row.n_train_recordings),
-            n_positive_windows=int(row.n_positive_windows),
-            value=_known(getattr(row, shown[0])),
-            other=_known(row.teacher_roc_auc) if shown[0] == "roc_auc" else None,
+            name=_class_name(row),
+            label=row["label"],
+            n_train_recordings=row["n_train_recordings"],
+            n_positive_windows=row["n_positive_windows"],
+            value=_known(row[shown[0]]),
+            other=_known(row["teacher_roc_auc"]) if shown[0] == "roc_auc" else None,
         )
-        for row in rows.itertuples()
+        for row in rows.to_dict("records")
     ]
     return shown[0], told
 
@@ -167,10 +171,12 @@ def _known(value: float) -> float | None:
     return None if pd.isna(value) else float(value)
 
 
-def _class_name(scientific: object, common: object, label: object) -> str:
-    if pd.isna(scientific):
-        return str(label)
-    return str(scientific) if pd.isna(common) else f"{scientific} ({common})"
+def _class_name(row: Mapping[Hashable, Any]) -> str:
+    """Scientific name with the common one in brackets, as far as known, else the label."""
+    if pd.isna(row["scientific_name"]):
+        return str(row["label"])
+    common = "" if pd.isna(row["common_name"]) else f" ({row['common_name']})"
+    return f"{row['scientific_name']}{common}"
 
 
 def curve_charts(curves: Mapping[str, pd.DataFrame]) -> list[tuple[str, list[Chart]]]:
@@ -178,7 +184,7 @@ def curve_charts(curves: Mapping[str, pd.DataFrame]) -> list[tuple[str, list[Cha
     phases: dict[str, list[tuple[str, pd.DataFrame]]] = {}
     for name, curve in curves.items():
         phase, _, item = name.partition("/")
-        phases.setdefault(phase, []).append((item or phase, curve))
+        phases.setdefault(phase, []).append((_MEMBERS.get(phase, "") + item, curve))
     told = []
     for phase in ("pretrain", "finetune", "distill"):
         members = phases.get(phase, [])
@@ -198,5 +204,5 @@ def _lines(members: Sequence[tuple[str, pd.DataFrame]], column: str) -> Iterator
             continue
         points = curve[["epoch", column]].dropna()
         kind = "training" if column.startswith("train") else "validation"
-        name = f"{item}, {kind}"
+        name = f"{item} {kind}".strip()
         yield Line(name, [*points["epoch"]], [*points[column]], number % 5, kind == "training")

@@ -4,7 +4,7 @@ The exported model hears the very samples that `predict` would hear, through the
 runtime; the teachers' scores were made by torch and are joined by recording and time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,8 +121,9 @@ def score_soundscapes(
     predictor = Predictor(inputs.model_dir)
     n_samples = annotated.set_index("recording_id")["n_samples"].sort_index()
     grid = window_grid(n_samples, predictor.sample_rate_hz, predictor.window_s, config.step_s)
-    folds = sorted(inputs.teacher_scores)
-    tables = [_predicted(predictor, store, grid), *(inputs.teacher_scores[k] for k in folds)]
+    folds = sorted(k for k, table in inputs.teacher_scores.items() if not table.empty)
+    student = _predicted(predictor, store, n_samples.index, config.step_s)
+    tables = [student, *(inputs.teacher_scores[k] for k in folds)]
     labels = inputs.classes.labels
     scores = [
         _on_grid(smooth_windows(table, labels, smoothing.kernel), grid, labels) for table in tables
@@ -134,18 +135,17 @@ def score_soundscapes(
     return Soundscapes(grid, truth, systems)
 
 
-def _predicted(predictor: Predictor, store: Store, grid: pd.DataFrame) -> pd.DataFrame:
-    """The exported model's window scores on `grid`, from the waveforms of the store."""
-    n_window_samples = round(predictor.window_s * predictor.sample_rate_hz)
+def _predicted(
+    predictor: Predictor, store: Store, recording_ids: Iterable[str], step_s: float
+) -> pd.DataFrame:
+    """The exported model's window scores, from the waveforms of the store."""
     parts = []
-    for recording_id, windows in tqdm(grid.groupby("recording_id"), "evaluate", unit="file"):
-        wave = store.read(str(recording_id)).astype(np.float32) / 32768
-        firsts = (windows["start_s"] * predictor.sample_rate_hz).round().astype(int)
-        padded = np.pad(wave, (0, max(0, firsts.iloc[-1] + n_window_samples - len(wave))))
-        clips = np.stack([padded[first : first + n_window_samples] for first in firsts])
-        parts.append(predictor.predict(clips))
-    scores = pd.DataFrame(np.concatenate(parts), columns=list(predictor.labels))
-    return pd.concat([grid, scores], axis=1)
+    for recording_id in tqdm(recording_ids, "evaluate", unit="file"):
+        wave = store.read(recording_id).astype(np.float32) / 32768
+        scores = predictor.predict_samples(wave, step_s)
+        scores.insert(0, "recording_id", recording_id)
+        parts.append(scores)
+    return pd.concat(parts, ignore_index=True)
 
 
 def _on_grid(

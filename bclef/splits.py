@@ -1,4 +1,4 @@
-"""Folds that no group straddles, and the audit that looks for leaks without trusting them.
+"""Folds that no group straddles.
 
 A group is everything that may sound alike for a reason other than the species: recordings of one
 recordist, of one site or session as the source states it, and copies of one recording, joined
@@ -34,7 +34,6 @@ SPLITS = Schema(
 """The usable focal recordings without their copies; fold null always trains."""
 
 _UNKNOWN_RECORDISTS = frozenset({"", "unknown", "anonymous", "anon", "none", "na", "n/a", "?", "-"})
-_LEAKS = ["kind", "recording_id", "other_recording_id", "detail"]
 
 
 class SplitError(Exception):
@@ -75,7 +74,7 @@ def assign_folds(
     Raises:
         SplitError: Stated folds contradict each other or `n_folds`, or there are too few groups.
     """
-    usable = _usable(recordings, clips)
+    usable = usable_recordings(recordings, clips)
     focal = usable[usable["role"] == "focal"]
     is_target = focal["label"].isin(targets)
     focal = focal.assign(group=_groups(focal, is_target, config), target=is_target)
@@ -86,6 +85,13 @@ def assign_folds(
     lone = validated.loc[validated["label"].map(n_groups) == 1, "group"]
     validated = validated[~validated["group"].isin(lone)]
     folds = pd.concat([folds, _stratified(validated, config.n_folds, seed)])
+    if empty := sorted(set(range(config.n_folds)) - set(folds)):
+        raise SplitError(
+            f"nothing is left for folds {empty}: {int(kept['target'].sum())} target recordings are "
+            f"in {kept.loc[kept['target'], 'group'].nunique()} groups, and {lone.nunique()} of "
+            "these alone hold a species and so always train; lower splits.n_folds, or set "
+            "splits.group_by to a narrower kind of group"
+        )
     splits = kept[["recording_id", "group"]].reset_index(drop=True)
     return splits.assign(fold=splits["group"].map(folds).astype("Int64"))
 
@@ -120,39 +126,97 @@ def split_counts(
     }
 
 
-def audit_leaks(
-    splits: pd.DataFrame, recordings: pd.DataFrame, clips: pd.DataFrame, config: SplitsConfig
-) -> pd.DataFrame:
-    """Returns the pairs of recordings that stand on two sides and must not; none is the good case.
-
-    A side is a fold, or always training (recordings without fold, unlabelled soundscapes, noise),
-    or testing (annotated soundscapes). It is derived from the tables anew, not from how
-    `assign_folds` came to its groups. Kinds: `id` (a recording has two sides), `not_usable` (a copy
-    or a faulty clip has a fold), `group`, `stated_group`, `recordist` (with the same label),
-    `duplicate` and `same_audio` (equal decoded samples).
+def usable_recordings(recordings: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows of `recordings` whose clip has no error, joined with `clips`, sorted by id.
 
     Args:
-        splits: Columns recording_id, group and fold.
-        recordings: Columns recording_id, source, role, label, recordist, group_id and annotated.
-        clips: Columns recording_id, pcm_hash, duplicate_of and error.
-        config: What makes a group.
-
-    Returns:
-        Columns kind, recording_id, other_recording_id, detail; sorted.
+        recordings: Column recording_id and others.
+        clips: Columns recording_id, error and others.
     """
-    sides = _sides(splits, _usable(recordings, clips))
-    in_splits = sides[sides["group"].notna()]
-    by_source = in_splits["source"] + "\0" + in_splits["group_id"]
-    cluster = sides["duplicate_of"].fillna(sides["recording_id"])
-    leaks = [
-        _straddling("id", sides, sides["recording_id"]),
-        _straddling("group", in_splits, in_splits["group"]),
-        _straddling("stated_group", in_splits, by_source),
-        _straddling("duplicate", sides, cluster),
-        _straddling("same_audio", sides, sides["pcm_hash"]),
-        _not_usable(splits, recordings, clips),
+    whole = clips[clips["error"].isna()].drop(columns="error")
+    joined = recordings.merge(whole, on="recording_id")
+    return joined.sort_values("recording_id", ignore_index=True)
+
+
+def recordist_keys(recordists: pd.Series) -> pd.Series:
+    """Returns one spelling of each recordist: no case, accents or extra spaces; null if unknown."""
+    keys = {name: _plain(name) for name in recordists.dropna().unique()}
+    known = {name: key for name, key in keys.items() if key not in _UNKNOWN_RECORDISTS}
+    return recordists.map(known).astype("string")
+
+
+def _plain(name: str) -> str:
+    letters = unicodedata.normalize("NFKD", name.casefold())
+    return " ".join("".join(c for c in letters if not unicodedata.combining(c)).split())
+
+
+def _groups(focal: pd.DataFrame, is_target: pd.Series, config: SplitsConfig) -> pd.Series:
+    """Returns the group of each row, named for the first recording in it."""
+    links = [
+        focal["duplicate_of"].fillna(focal["recording_id"]),
+        focal["source"] + "\0" + focal["group_id"],
     ]
-    if config.group_by != "stated":
-        person = _recordist_keys(in_splits["recordist"]) + "\0" + in_splits["label"]
-        leaks.append(_straddling("recordist", in_splits, person))
-    return pd.concat(leaks).sort_values(_LEAKS, ignore_index=True)
+    recordist = recordist_keys(focal["recordist"])
+    with_label = recordist + "\0" + focal["label"]
+    if config.group_by == "recordist":
+        links.append(with_label.mask(is_target, recordist))
+    elif config.group_by == "recordist_species":
+        links.append(with_label)
+    return focal.groupby(_components(links))["recording_id"].transform("first")
+
+
+def _components(links: list[pd.Series]) -> np.ndarray:
+    """Returns the number of each row's component, int [N]; rows with one link value are joined."""
+    n_rows = n_nodes = len(links[0])
+    rows, nodes = [], []
+    for link in links:
+        codes, values = pd.factorize(link)
+        rows.append(np.flatnonzero(codes >= 0))
+        nodes.append(n_nodes + codes[codes >= 0])
+        n_nodes += len(values)
+    ends = (np.concatenate(rows), np.concatenate(nodes))
+    graph = coo_array((np.ones(len(ends[0]), np.int8), ends), shape=(n_nodes, n_nodes))
+    return connected_components(graph, directed=False)[1][:n_rows]
+
+
+def _stated_folds(kept: pd.DataFrame, n_folds: int) -> pd.Series:
+    """Returns the fold of each group that has one by its source, indexed by group.
+
+    Raises:
+        SplitError: A fold that there is not, or two in one group.
+    """
+    stated = kept[kept["fold"].notna()].drop_duplicates(["group", "fold"])
+    beyond = stated[~stated["fold"].isin(range(n_folds))]
+    if not beyond.empty:
+        recording_id, fold = beyond[["recording_id", "fold"]].iloc[0]
+        raise SplitError(
+            f"recording {recording_id}: its source states fold {fold}, but splits.n_folds is "
+            f"{n_folds}: folds are 0 to {n_folds - 1}"
+        )
+    torn = stated[stated.duplicated("group", keep=False)].sort_values("group", kind="stable")
+    if not torn.empty:
+        (one, fold), (other, other_fold) = torn[["recording_id", "fold"]].to_numpy()[:2]
+        raise SplitError(
+            f"the source states fold {fold} for {one} and fold {other_fold} for {other}, but they "
+            "are linked by recordist, stated group or copy; set splits.group_by to a narrower kind "
+            "of group, or leave the stated folds out"
+        )
+    return stated.set_index("group")["fold"].astype("Int64")
+
+
+def _stratified(validated: pd.DataFrame, n_folds: int, seed: int) -> pd.Series:
+    """Returns the fold of each group in `validated`, indexed by group; none if it has too few."""
+    n_largest = validated["label"].value_counts().max()
+    if validated["group"].nunique() < n_folds or n_largest < n_folds:
+        return pd.Series(dtype="Int64")
+    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    labels, _ = pd.factorize(validated["label"], sort=True)
+    groups = validated["group"].to_numpy()
+    with warnings.catch_warnings():
+        # It warns of species with fewer recordings than folds; those are in the stage's metrics.
+        warnings.simplefilter("ignore", UserWarning)
+        tests = [test for _, test in splitter.split(labels, labels, groups)]
+    return pd.concat(
+        pd.Series(fold, index=pd.unique(groups[test]), dtype="Int64")
+        for fold, test in enumerate(tests)
+    )

@@ -7,12 +7,8 @@ names what it reads, and is compared with the schema here.
 
 import ast
 import io
-import json
 import re
-import subprocess
-import sys
 import tokenize
-import tomllib
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
@@ -22,46 +18,25 @@ from typing import Any
 import pytest
 
 from bclef.config import read_yaml
-from bclef.declared import stage_items
 from bclef.dotted import leaves
 
 REPOSITORY = Path(__file__).parents[1]
 
 FLOORS = {
-    0: "audio codehash columns config containers declared dotted faults parallel pools provenance "
-    "redaction stage tables tracking",
-    1: "archive clips duplicates fingerprints normal_forms rawfiles recordings sieve sources "
-    "splits store taxonomy",
+    0: "audio codehash columns config containers declared dotted faults parallel pools "
+    "provenance redaction stage tables tracking",
+    1: "archive clips duplicates fingerprints leaks normal_forms rawfiles recordings sieve "
+    "sources splits store taxonomy",
     2: "augment clipsampling crops dataset frontend intervals losses metrics modelfiles models "
     "scorecards spectrogram truth",
     3: "baseline inference postprocess pseudolabels training",
-    4: "cli detections evaluation export figures ledger outoffold recipe report reportinputs "
-    "runtime shipping soundscapes spools summary",
+    4: "cli detections evaluation export exportfolder figures ledger outoffold parity recipe "
+    "report reportdata reportinputs reportscores runtime scanning shipping soundscapes "
+    "spools summary",
 }
 """Modules of bclef by floor. A module imports its own floor or a lower one; 0 is the ground."""
 
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
-
-TORCH_FREE = {name for name, floor in FLOOR.items() if floor < 2} | {
-    "baseline", "cli", "detections", "evaluation", "frontend", "intervals", "metrics",
-    "outoffold", "postprocess", "pseudolabels", "recipe", "report", "runtime", "scorecards",
-    "shipping", "soundscapes", "truth",
-}  # fmt: skip
-"""Modules whose import costs no torch, timm, lightning or mlflow (up to nine seconds)."""
-
-LIGHT_STAGES = {
-    "baseline", "code", "evaluate", "features", "fetch", "metadata", "pseudo_label", "report",
-    "resample", "splits",
-}  # fmt: skip
-"""Stage scripts for which the same holds."""
-
-HEAVY = ("dvc", "lightning", "mlflow", "pytorch_lightning", "timm", "torch", "torchaudio")
-
-BASE = [
-    "audio", "cli", "detections", "frontend", "metrics", "parallel", "postprocess", "runtime",
-    "tables", "taxonomy",
-]  # fmt: skip
-"""Modules that have to import where only the packages of the base install are."""
 
 FORBIDDEN_NAMES = {"sr", "duration", "offset", "start", "end", "length", "hop", "gain"}
 """Physical quantities without their unit."""
@@ -104,16 +79,7 @@ def imports(path: Path) -> Iterator[str]:
 
 def floor(module: str) -> int:
     """Returns the floor of a module of bclef; a module of a sub-package stands on its floor."""
-    return FLOOR[module.split(".")[1]] if "." in module else 0
-
-
-def run_python(script: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script],
-        cwd=REPOSITORY, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return FLOOR.get(module.split(".")[1], max(FLOORS)) if "." in module else 0
 
 
 def test_every_module_has_a_floor_and_every_entry_a_module() -> None:
@@ -151,13 +117,21 @@ def test_module_name_says_what_is_in_it(module: str) -> None:
     assert MODULE_NAME.fullmatch(module.rpartition(".")[2])
 
 
+def is_quantity(annotation: ast.expr | None) -> bool:
+    """Returns whether an annotation lets in numbers; `start: Path` is no quantity."""
+    words = re.findall(r"\w+", ast.unparse(annotation)) if annotation else ["float"]
+    return not {"int", "float", "NDArray", "ArrayLike", "Floats", "Wave", "Tensor"}.isdisjoint(
+        words
+    )
+
+
 def physical_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
     """Yields the names of arguments, fields and table columns, with their lines."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.arg):
+        if isinstance(node, ast.arg) and is_quantity(node.annotation):
             yield node.arg, node.lineno
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            yield node.target.id, node.lineno
+        elif isinstance(node, ast.AnnAssign) and is_quantity(node.annotation):
+            yield ast.unparse(node.target), node.lineno
     for columns in [*schemas(tree).values(), *needs(tree).values()]:
         yield from ((column, 0) for column in columns)
 
@@ -179,7 +153,7 @@ def dict_constant(node: ast.expr) -> dict[str, str]:
         return {}
     pairs = zip(node.keys, node.values, strict=True)
     return {
-        key.value: value.value
+        str(key.value): str(value.value)
         for key, value in pairs
         if isinstance(key, ast.Constant) and isinstance(value, ast.Constant)
     }
@@ -238,7 +212,8 @@ def test_schema_is_called_as_its_constant_but_for_capitals(path: Path) -> None:
 
 
 def pipeline() -> dict[str, dict[str, Any]]:
-    return read_yaml(REPOSITORY / "dvc.yaml")["stages"]
+    stages: dict[str, dict[str, Any]] = read_yaml(REPOSITORY / "dvc.yaml")["stages"]
+    return stages
 
 
 def test_every_stage_has_one_script_and_every_script_one_stage() -> None:
@@ -249,13 +224,12 @@ def test_every_stage_has_one_script_and_every_script_one_stage() -> None:
 def test_stage_runs_its_script_and_depends_on_its_own_code_hash(name: str) -> None:
     definition = pipeline()[name]
     body = definition.get("do", definition)
-    template = {"matrix": f" ${{item.{next(iter(definition.get('matrix', {'': 0})))}}}"}
-    item = template["matrix"] if "matrix" in definition else " ${key}"
-    assert body["cmd"] == f"python -m stages.{name}" + (item if stage_items(definition) else "")
-    if name != "code":
-        hashes = [entry for entry in body["deps"] if str(entry).startswith("codehash/")]
-        assert hashes == [f"codehash/{name}.txt"]
-        assert body["desc" if "desc" in body else "cmd"] or definition["desc"]
+    item = [f" ${{item.{axis}}}" for axis in definition.get("matrix", [])]
+    item += [" ${key}"] if "foreach" in definition else []
+    assert body["cmd"] == f"python -m stages.{name}{''.join(item)}"
+    assert definition.get("desc") or body.get("desc")
+    hashes = [entry for entry in body["deps"] if str(entry).startswith("codehash/")]
+    assert hashes == ([] if name == "code" else [f"codehash/{name}.txt"])
 
 
 def test_stage_code_writes_the_hash_of_every_other_stage() -> None:
@@ -297,42 +271,3 @@ def test_outputs_keep_the_run_cache() -> None:
         ]
         assert not [given for given in options if given.get("persist")], name
         assert name == "code" or all(given.get("cache", True) for given in options), name
-
-
-@pytest.mark.slow
-def test_modules_of_the_data_stages_import_no_torch() -> None:
-    light = [name for name in MODULES if name.partition(".")[2].split(".")[0] in TORCH_FREE]
-    light += [f"stages.{name}" for name in sorted(LIGHT_STAGES & STAGES.keys())]
-    script = (
-        "import importlib, json, sys\n"
-        "found = {}\n"
-        f"for name in {light!r}:\n"
-        "    importlib.import_module(name)\n"
-        f"    heavy = [word for word in {HEAVY!r} if word in sys.modules]\n"
-        "    if heavy:\n"
-        "        found[name] = heavy\n"
-        "        break\n"
-        "print(json.dumps(found))\n"
-    )
-    assert json.loads(run_python(script)) == {}
-
-
-@pytest.mark.slow
-def test_modules_of_the_base_install_import_without_the_others() -> None:
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    module_of = {"pyyaml": "yaml", "scikit-learn": "sklearn", "ruamel.yaml": "ruamel"}
-
-    def packages(requirements: list[str]) -> set[str]:
-        names = {re.split(r"[\[<>=~!; ]", line)[0] for line in requirements}
-        return {module_of.get(name, name) for name in names}
-
-    extras = project["optional-dependencies"]
-    absent = packages(extras["train"] + extras["cluster"]) - packages(project["dependencies"])
-    script = (
-        "import importlib, sys\n"
-        f"for name in {sorted(absent)!r}:\n"
-        "    sys.modules[name] = None\n"  # importing it raises ImportError, as if not installed
-        f"for name in {[f'bclef.{name}' for name in BASE]!r}:\n"
-        "    importlib.import_module(name)\n"
-    )
-    run_python(script)

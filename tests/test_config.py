@@ -140,7 +140,7 @@ def test_int_is_taken_for_a_float_and_becomes_one() -> None:
 def test_section_is_frozen() -> None:
     config = TrainConfig.from_tree(GOOD, "params.yaml")
     with pytest.raises(ValidationError, match="frozen"):
-        config.epochs = 4  # type: ignore[misc]
+        config.epochs = 4
 
 
 def test_field_docstrings_are_descriptions() -> None:
@@ -155,7 +155,7 @@ def test_all_faults_of_a_section_come_at_once_with_their_full_keys() -> None:
         "lr": "1e-3",
         "name": 5,
         "band_hz": [1, "2"],
-        "mixup": {"probability": True, "probabilty": 1},
+        "mixup": {"probability": True, "probabilityx": 1},
         "limit": 1.5,
         "size": "large",
     }
@@ -168,7 +168,7 @@ def test_all_faults_of_a_section_come_at_once_with_their_full_keys() -> None:
         "params.yaml: train.loss: 'bec' is none of ['bce', 'focal']",
         "params.yaml: train.lr: expected float, got str '1e-3'",
         "params.yaml: train.mixup.probability: expected float, got bool True",
-        "params.yaml: train.mixup.probabilty: unknown key, did you mean 'probability'?",
+        "params.yaml: train.mixup.probabilityx: unknown key, did you mean 'probability'?",
         "params.yaml: train.name: expected str, got int 5",
         "params.yaml: train.size: expected float, got str 'large' or 'large' is none of ['auto']",
     ]
@@ -304,7 +304,7 @@ def test_items_are_named_as_dvc_names_them() -> None:
         ("fold", "2", r"stages\.fold: found item '2', its items are 0, 1"),
         ("fold", None, "found item None, its items are 0, 1"),
         ("plain", "0", "stages.plain: found item '0', it has none"),
-        ("plian", None, "no stage 'plian', did you mean 'plain'?"),
+        ("plaim", None, "no stage 'plaim', did you mean 'plain'?"),
         ("broken", "0", r"nothing is called 'item\.fault' there"),
     ],
 )

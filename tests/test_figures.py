@@ -37,6 +37,13 @@ def test_axis_has_round_labels(values: list[float], labels: list[str]) -> None:
     assert [label for _, label in axis(values).labels()] == labels
 
 
+@pytest.mark.parametrize("n_epochs", [1, 2, 3, 12, 13, 50])
+def test_epochs_are_marked_by_whole_numbers(n_epochs: int) -> None:
+    labels = [label for _, label in axis(range(n_epochs), whole=True).labels()]
+    assert all(label.isdecimal() for label in labels)
+    assert 2 <= len(labels) <= 8
+
+
 def test_value_beyond_the_axis_stays_within_the_frame() -> None:
     found = axis([0.0, 1.0])
     assert [found.percent(v) for v in (-3, 0, 0.25, 1, 9)] == [0, 0, 25, 100, 100]

@@ -114,9 +114,9 @@ def test_apply_writes_the_values_and_keeps_the_rest(
 def test_unknown_recipe_lists_the_known_ones_on_stderr(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, out, err = run(root, monkeypatch, "smal")
+    code, out, err = run(root, monkeypatch, "smoll")
     assert (code, out) == (2, "")
-    assert "no recipe 'smal'; known are small, wide" in err
+    assert "no recipe 'smoll'; known are small, wide" in err
 
 
 def test_recipe_outside_of_a_project_says_so(

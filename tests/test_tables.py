@@ -126,7 +126,7 @@ def test_any_values_come_back(rows: Mapping[str, tuple[object, ...]], tmp_path: 
         {
             "id": pd.Series(list(rows), dtype=object),
             "s": pd.Series([row[0] for row in rows.values()], dtype=object),
-            "n": pd.array([row[1] for row in rows.values()], dtype="Int64"),
+            "n": pd.Series([row[1] for row in rows.values()], dtype="Int64"),
             "l": pd.Series([row[2] for row in rows.values()], dtype=object),
             "b": pd.Series([row[3] for row in rows.values()], dtype=object),
         }
@@ -235,8 +235,8 @@ def test_reader_refuses_absent_columns_and_other_dtypes_at_once(tmp_path: Path) 
     path = tmp_path / "birds.parquet"
     write_table(birds(), path, BIRDS)
     with pytest.raises(TableError) as caught:
-        read_table(path, {"indx": "int64", "label": "int64?"})
-    assert "indx: missing, expected int64; label: found string, expected int64?" in str(
+        read_table(path, {"indez": "int64", "label": "int64?"})
+    assert "indez: missing, expected int64; label: found string, expected int64?" in str(
         caught.value
     )
 

@@ -40,7 +40,7 @@ class Plan:
     reencoded: FileFormat | None = None
     """The format of a copy that was decoded from `file` and written anew."""
     damage: Damage | None = None
-    """What is wrong with the file; one that is `gone` was announced in vain and is never written."""
+    """What is wrong with the file; what is `gone` was announced in vain and is never written."""
 
     @property
     def suffix(self) -> str:

@@ -86,6 +86,7 @@ def focal_item(
         "label": taxon.label,
         "scientific_name": taxon.scientific_name,
         "common_name": taxon.common_name,
+        "taxon_class": "Aves",
         "secondary_labels": sorted(heard),
         "rating": _rating(rng, clearness),
         "duration_s": float(round(duration_s)),

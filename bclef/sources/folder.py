@@ -90,9 +90,9 @@ class FolderSource:
         """
         parts = _URL.fullmatch(url)
         place = self._places().get(parts["role"]) if parts else None
-        if parts is None or place is None:
+        relative = os.fsdecode(unquote_to_bytes(parts["path"])) if parts else ""
+        if parts is None or place is None or not _is_below(relative):
             raise FetchError("unknown", f"{url} is not of the folders that params name now")
-        relative = os.fsdecode(unquote_to_bytes(parts["path"]))
         copy_verified(root_of(place) / relative, path, parts["sha256"])
 
     def _places(self) -> dict[str, Path]:
@@ -128,3 +128,8 @@ class FolderSource:
         place = self._place(self.config.details)
         rows = read_sheet(place, DETAIL_COLUMNS, ()) if place else []
         return {same_file(row.path): row for row in rows}
+
+
+def _is_below(relative: str) -> bool:
+    """Returns whether a path stays under the folder that it starts from."""
+    return not relative.startswith("/") and ".." not in relative.split("/")

@@ -14,6 +14,7 @@ LISTED: Mapping[str, str] = {
     "label": "string?",
     "scientific_name": "string?",
     "common_name": "string?",
+    "taxon_class": "string?",
     "secondary_labels": "list[string]",
     "recordist": "string?",
     "group_id": "string?",

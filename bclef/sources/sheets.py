@@ -17,13 +17,14 @@ _ALIASES = {
     "license": "licence",
     "author": "recordist",
     "common": "common_name",
+    "class_name": "taxon_class",
     "latitude": "latitude_deg",
     "longitude": "longitude_deg",
     "date": "recorded_on",
 }
 DETAIL_COLUMNS = (
     "label", "secondary_labels", "background_species", "scientific_name", "common_name",
-    "recordist", "licence", "fold", "group_id", "latitude_deg", "longitude_deg", "recorded_on",
+    "taxon_class",    "recordist", "licence", "fold", "group_id", "latitude_deg", "longitude_deg", "recorded_on",
     "rating", "duration_s",
 )  # fmt: skip
 """What a table of recordings may say of a file beside its `path`."""

@@ -1,8 +1,6 @@
 """The invented birds of the demo: names only; what they sing is in `birdsong`."""
 
-import csv
 from dataclasses import dataclass
-from io import StringIO
 
 N_TARGETS_PER_GENUS = 3
 """The first species of each genus are the targets; the others serve pretraining."""
@@ -23,6 +21,7 @@ _OLD_NAMES = {
     "Tenuivox exilis": "Microphona exilis",
     "Nasarion borealis": "Nasarion septentrionalis",
 }
+"""Names before a revision; taxonomy/synonyms.csv has the same pairs."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +71,3 @@ TAXA = _taxa()
 """All species of the demo; the same whatever the seed."""
 N_SPECIES_BY_GENUS = tuple(len(epithets.split()) for _, epithets in _GENERA.values())
 TARGET_LABELS = tuple(sorted(taxon.label for taxon in TAXA if taxon.is_target))
-
-
-def synonyms_csv() -> str:
-    """Returns the demo's renames as a table of synonyms, columns `name,accepted_name`."""
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("name", "accepted_name"))
-    renamed = {taxon.old_name: taxon.scientific_name for taxon in TAXA if taxon.old_name}
-    writer.writerows(sorted(renamed.items()))
-    return text.getvalue()

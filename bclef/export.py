@@ -1,0 +1,273 @@
+"""Exports trained models as one graph from raw waveform to probabilities, or refuses to.
+
+A fold ensemble shares one front end and becomes the mean of its members' probabilities. The folder
+takes its name only when every runtime agrees with torch within the tolerances; `exportfolder` says
+what is in it.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+import onnx
+import openvino
+import pandas as pd
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from bclef.audio import Wave
+from bclef.config import Section
+from bclef.exportfolder import (
+    ATTRIBUTION_FILE,
+    CARD_FILE,
+    CARD_VERSION,
+    INPUT_NAME,
+    LABELS_FILE,
+    ONNX_FILE,
+    OPENVINO_FILES,
+    OUTPUT_NAME,
+    PARITY_FILE,
+    ExportError,
+    describe_file,
+)
+from bclef.modelfiles import ModelCard, load_model
+from bclef.models import BirdModel
+from bclef.parity import (
+    TORCH,
+    Parity,
+    make_probes,
+    measure_parity,
+    measure_speed,
+    open_runtimes,
+    torch_runtime,
+)
+from bclef.spectrogram import FactoredLogMel
+from bclef.tables import atomic_dir, write_json
+
+_SHARED = ("labels", "sample_rate_hz", "window_samples", "frontend")
+"""Fields of a card that the members of an ensemble must agree in."""
+_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino")
+_CLASS_COLUMNS = ["label", "scientific_name", "common_name"]
+
+
+class ExportConfig(Section):
+    """What is exported and how exactly (section `export`)."""
+
+    ensemble: Literal["student", "teachers"]
+    """The last distilled student, or the mean of the finetuned fold models."""
+    opset: int = Field(ge=18, le=23)
+    """ONNX operator set; a lower one is read by older runtimes."""
+    tolerance_fp32: float = Field(gt=0, lt=1)
+    """Greatest difference in probability from torch that float32 runtimes may have."""
+    tolerance_fp16: float = Field(gt=0, lt=1)
+    """The same for weights stored as float16."""
+    large_batch: int = Field(ge=4, le=256)
+    """Windows in the greatest batch of the parity gate and the timing."""
+
+
+@dataclass(frozen=True)
+class ExportInputs:
+    """What an export is made of."""
+
+    model_dirs: Sequence[Path]
+    """Model folders; more than one make an ensemble."""
+    classes: pd.DataFrame
+    """label, scientific_name, common_name of at least the models' labels."""
+    attribution: Path | None
+    """Table of the recordings that the models learnt from."""
+    probes: Wave
+    """Recorded clips for the parity gate, float32 [n, window_samples]."""
+
+
+@dataclass(frozen=True)
+class ExportSummary:
+    """What an export came to."""
+
+    n_models: int
+    """Members of the ensemble."""
+    n_classes: int
+    """Outputs of the graph."""
+    n_bytes: Mapping[str, int]
+    """Size of each file."""
+    max_abs_dp: Mapping[str, float]
+    """Greatest difference from torch, in probability, by runtime."""
+    ms_per_window: Mapping[str, Mapping[str, float]]
+    """Time for one window by runtime and batch size, on the machine that exported."""
+
+    def tree(self) -> dict[str, object]:
+        """Returns it as a metrics file holds it."""
+        return {
+            "n_models": self.n_models,
+            "n_classes": self.n_classes,
+            "n_bytes_onnx": self.n_bytes[ONNX_FILE],
+            "max_abs_dp": self.max_abs_dp,
+            "ms_per_window": self.ms_per_window,
+        }
+
+
+class Ensemble(nn.Module):
+    """The graph that is exported: `wave` [B, T] to mean probabilities [B, C] over `models`.
+
+    Args:
+        models: Members in evaluation mode, with one front end.
+    """
+
+    def __init__(self, models: Sequence[BirdModel]) -> None:
+        super().__init__()
+        spec = models[0].spec
+        self.spectrogram = FactoredLogMel(spec.frontend, spec.sample_rate_hz)
+        self.members = nn.ModuleList(models)
+
+    def forward(self, wave: Tensor) -> Tensor:
+        """Returns float32 [B, C]."""
+        mel = self.spectrogram(wave)
+        models = [cast("BirdModel", member) for member in self.members]
+        clips = [model.features(mel).clip.sigmoid() for model in models]
+        return torch.stack(clips).mean(0)
+
+
+def export_model(
+    inputs: ExportInputs, directory: Path, config: ExportConfig, rng: np.random.Generator
+) -> ExportSummary:
+    """Returns the summary of the export that it wrote to `directory`, whole or not at all.
+
+    When the gate is not passed, its figures are left beside the folder as
+    `<directory>.failed.json`, and a folder that stood there before stands unchanged.
+
+    Args:
+        inputs: Models, names, credits and clips.
+        directory: Export folder.
+        config: What and how exactly.
+        rng: Draws the synthetic clips of the gate.
+
+    Raises:
+        ExportError: The models do not fit together, a label has no name, the clips have another
+            length, or a runtime differs from torch beyond its tolerance.
+        ModelError: A model folder is broken.
+    """
+    models, cards = zip(*_load_members(inputs.model_dirs), strict=True)
+    card: ModelCard = cards[0]
+    if inputs.probes.ndim != 2 or inputs.probes.shape[1] != card.window_samples:
+        raise ExportError(
+            f"found probe clips of shape {inputs.probes.shape}, expected "
+            f"[n, {card.window_samples}], the window of {inputs.model_dirs[0]}"
+        )
+    failed_path = directory.with_name(f"{directory.name}.failed.json")
+    with atomic_dir(directory) as folder:
+        _write_labels(folder / LABELS_FILE, card.labels, inputs.classes)
+        _write_graphs(folder, models, card, config.opset)
+        if inputs.attribution is not None:
+            shutil.copyfile(inputs.attribution, folder / ATTRIBUTION_FILE)
+        runtimes = open_runtimes(folder)
+        parity = measure_parity(
+            runtimes,
+            torch_runtime(models),
+            make_probes(inputs.probes, rng),
+            _tolerances(config),
+            config.large_batch,
+        )
+        _require(parity, failed_path)
+        write_json(folder / PARITY_FILE, parity.tree())
+        n_bytes = _write_card(folder, config, cards)
+        speed = measure_speed(runtimes, card.window_samples, config.large_batch)
+    failed_path.unlink(missing_ok=True)
+    return ExportSummary(len(models), len(card.labels), n_bytes, parity.worst(), speed)
+
+
+def _load_members(model_dirs: Sequence[Path]) -> list[tuple[BirdModel, ModelCard]]:
+    """Returns the models and their cards, which are for one and the same use."""
+    if not model_dirs:
+        raise ExportError("no model to export; expected at least one trained model")
+    members = [load_model(directory) for directory in model_dirs]
+    first = members[0][1]
+    for directory, (_, card) in zip(model_dirs, members, strict=True):
+        if differing := [name for name in _SHARED if getattr(card, name) != getattr(first, name)]:
+            raise ExportError(
+                f"{directory} and {model_dirs[0]} differ in {', '.join(differing)}; an ensemble "
+                "shares one front end and class list: train its members with the same params"
+            )
+    return members
+
+
+def _write_labels(path: Path, labels: Sequence[str], classes: pd.DataFrame) -> None:
+    names = classes.set_index("label", drop=False)
+    if unnamed := [label for label in labels if label not in names.index]:
+        raise ExportError(
+            f"{len(unnamed)} of {len(labels)} labels of the model are not among the "
+            f"{len(classes)} classes, such as {unnamed[0]!r}; export with the classes it was "
+            "trained on"
+        )
+    rows = names.loc[list(labels), _CLASS_COLUMNS].reset_index(drop=True).astype("string")
+    rows.fillna("").to_csv(path, index_label="index", lineterminator="\n")
+
+
+def _write_graphs(folder: Path, models: Sequence[BirdModel], card: ModelCard, opset: int) -> None:
+    """Writes the ONNX graph, and from it the two of OpenVINO."""
+    program = torch.onnx.export(
+        Ensemble(models).eval(),
+        (torch.zeros(2, card.window_samples),),
+        dynamo=True,
+        opset_version=opset,
+        input_names=[INPUT_NAME],
+        output_names=[OUTPUT_NAME],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        verbose=False,
+    )
+    if program is None:
+        raise ExportError("torch.onnx gave no graph")
+    graph = program.model_proto
+    _drop_build_notes(graph)
+    onnx.checker.check_model(graph, full_check=True)
+    onnx.save(graph, folder / ONNX_FILE)
+    model = openvino.Core().read_model(folder / ONNX_FILE)
+    for name, file in OPENVINO_FILES.items():
+        (folder / file).parent.mkdir(exist_ok=True)
+        openvino.save_model(model, folder / file, compress_to_fp16=name.endswith("fp16"))
+
+
+def _drop_build_notes(model: onnx.ModelProto) -> None:
+    """Removes stack traces and paths of this machine, which also would change the file's hash."""
+    graph = model.graph
+    parts = (graph.node, graph.input, graph.output, graph.initializer, graph.value_info, [graph])
+    for part in (model, *(entry for entries in parts for entry in entries)):
+        del part.metadata_props[:]
+        part.doc_string = ""
+
+
+def _tolerances(config: ExportConfig) -> dict[str, float]:
+    exact = dict.fromkeys((TORCH, "onnxruntime", "openvino_fp32"), config.tolerance_fp32)
+    return {**exact, "openvino_fp16": config.tolerance_fp16}
+
+
+def _require(parity: Parity, failed_path: Path) -> None:
+    if faults := parity.faults():
+        write_json(failed_path, parity.tree())
+        raise ExportError(
+            f"the exported graphs do not agree with torch in {len(faults)} cases: {faults[0]}; "
+            f"all figures are in {failed_path}"
+        )
+
+
+def _write_card(folder: Path, config: ExportConfig, cards: Sequence[ModelCard]) -> dict[str, int]:
+    """Writes the card and returns the size of each other file."""
+    files = {
+        path.relative_to(folder).as_posix(): describe_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    shared = cards[0].model_dump(mode="json", include=set(_SHARED))
+    card = {
+        **shared,
+        "version": CARD_VERSION,
+        "ensemble": config.ensemble,
+        "members": [card.model_dump(mode="json", exclude=set(_SHARED)) for card in cards],
+        "packages": {name: version(name) for name in _PACKAGES},
+        "files": files,
+    }
+    write_json(folder / CARD_FILE, card)
+    return {name: (folder / name).stat().st_size for name in files}

@@ -1,0 +1,214 @@
+"""Window scores: what a model says about every few seconds of recordings in the feature store.
+
+Windows are laid by `audio.window_starts`, as the exported model's runtime lays them; the last one
+is padded. Recordings are scored in chunks whose bounds do not depend on where they are worked on,
+so one process, many, and a cluster give the same table.
+"""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from bclef.audio import window_starts
+from bclef.config import Section
+from bclef.crops import WaveStore, read_crops, window_crops
+from bclef.modelfiles import load_model
+from bclef.models import BirdModel, ModelSpec
+from bclef.parallel import run_all
+from bclef.store import Store
+from bclef.tables import Schema
+
+RECORDINGS_PER_CHUNK = 32
+
+WINDOW_SCORES = Schema(
+    "WINDOW_SCORES",
+    key=("recording_id", "start_s"),
+    columns={"recording_id": "string", "start_s": "float64", "end_s": "float64"},
+)
+"""Window scores, less their class columns: probabilities, float32, in class order."""
+
+
+class ScoreError(Exception):
+    """Scores cannot be made or joined: recordings or windows are missing."""
+
+
+class ScoreConfig(Section):
+    """How recordings are cut into windows for scoring (section `score`)."""
+
+    step_s: float = Field(gt=0)
+    """Time from one window to the next, s; at most the model's window."""
+    batch_size: int = Field(ge=1)
+    """Windows that are scored at once."""
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Work for one process; it opens what it needs."""
+
+    model_dir: Path
+    store_dir: Path
+    recording_ids: tuple[str, ...]
+    config: ScoreConfig
+
+
+def window_scores_schema(labels: Iterable[str]) -> Schema:
+    """Returns the schema of window scores with a column for each of `labels`."""
+    return WINDOW_SCORES.with_columns(dict.fromkeys(labels, "float32"))
+
+
+def score_windows(
+    model_dir: Path,
+    store_dir: Path,
+    recording_ids: Sequence[str],
+    config: ScoreConfig,
+    pool: Executor | None = None,
+) -> pd.DataFrame:
+    """Returns the window scores of `recording_ids` by the model in `model_dir`.
+
+    Args:
+        model_dir: A model folder.
+        store_dir: The feature store.
+        recording_ids: In any order, which the table keeps.
+        config: Step and batch.
+        pool: Where chunks of recordings are worked on; None for this process, with all its cores
+            and its GPU if it has one.
+
+    Raises:
+        ModelError: `model_dir` holds no whole model.
+        ScoreError: No recordings, the store lacks some, or a worker died.
+    """
+    if pool is None:
+        model, _ = load_model(model_dir)
+        with Store(store_dir) as store:
+            return score_recordings(model.to(best_device()), store, recording_ids, config)
+    chunks = [_Chunk(model_dir, store_dir, ids, config) for ids in _chunks(recording_ids)]
+    tables = []
+    for outcome in run_all(_score_chunk, chunks, pool, describe="score", unit="chunk"):
+        if outcome.value is None:
+            raise ScoreError(
+                f"the process that scored {outcome.item.recording_ids[0]} and others died: "
+                "if it ran out of memory, lower score.batch_size or BCLEF_WORKERS"
+            )
+        tables.append(outcome.value)
+    return pd.concat(tables, ignore_index=True)
+
+
+def score_recordings(
+    model: BirdModel, store: WaveStore, recording_ids: Sequence[str], config: ScoreConfig
+) -> pd.DataFrame:
+    """Returns the window scores of `recording_ids` by `model`, on the device that it is on.
+
+    Raises:
+        ScoreError: No recordings, or the store lacks some.
+    """
+    tables = []
+    for ids in _chunks(recording_ids):
+        windows = _lay_windows(model.spec, store, ids, config.step_s)
+        scores = score_listed(model, store, windows, config.batch_size)
+        columns = pd.DataFrame(scores, columns=list(model.spec.labels))
+        tables.append(pd.concat([windows, columns], axis=1))
+    return pd.concat(tables, ignore_index=True)
+
+
+def score_listed(
+    model: BirdModel, store: WaveStore, windows: pd.DataFrame, batch_size: int
+) -> NDArray[np.float32]:
+    """Returns the probabilities of the windows that a table names, float32 [N, C], in its order.
+
+    Args:
+        model: Left in the mode, training or not, that it came in.
+        store: The recordings.
+        windows: Table with recording_id and start_s.
+        batch_size: Windows that are scored at once; it has no bearing on the scores.
+
+    Raises:
+        CropError: The store lacks some of the windows.
+    """
+    spec = model.spec
+    crops = window_crops(windows, store.index, spec.window_samples, spec.sample_rate_hz)
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    scores = [np.zeros((0, len(spec.labels)), np.float32)]
+    with torch.inference_mode():
+        for first in range(0, len(crops), batch_size):
+            waves = read_crops(store, crops[first : first + batch_size], spec.window_samples)
+            images = model.images(torch.from_numpy(waves).to(device))
+            scores.append(model.features(images).clip.sigmoid().cpu().numpy())
+    model.train(was_training)
+    return np.concatenate(scores)
+
+
+def combine(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Returns the mean of several models' window scores, joined by recording and start.
+
+    Raises:
+        ScoreError: No tables, or they differ in windows or classes.
+    """
+    if not tables:
+        raise ScoreError("no score tables to combine: enable at least one fold")
+    keys = ["recording_id", "start_s", "end_s"]
+    first = tables[0].set_index(keys)
+    total = np.zeros(first.shape)
+    for position, table in enumerate(tables):
+        other = table.set_index(keys)
+        same = len(other) == len(first) and first.index.isin(other.index).all()
+        if not same or set(other.columns) != set(first.columns):
+            raise ScoreError(
+                f"score table {position} has {len(other)} windows of {len(other.columns)} classes, "
+                f"and not the {len(first)} of {len(first.columns)} that table 0 has: "
+                "score all models over the same recordings and step"
+            )
+        total += other.loc[first.index, first.columns].to_numpy(np.float64)
+    mean = (total / len(tables)).astype(np.float32)
+    return pd.DataFrame(mean, first.index, first.columns).reset_index()
+
+
+def clip_scores(window_scores: pd.DataFrame) -> pd.DataFrame:
+    """Returns each recording's highest score per class over its windows, by recording_id."""
+    classes = window_scores.drop(columns=["start_s", "end_s"])
+    return classes.groupby("recording_id", sort=True).max()
+
+
+def best_device() -> torch.device:
+    """Returns the first GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _score_chunk(chunk: _Chunk) -> pd.DataFrame:
+    return score_windows(chunk.model_dir, chunk.store_dir, chunk.recording_ids, chunk.config)
+
+
+def _chunks(recording_ids: Sequence[str]) -> list[tuple[str, ...]]:
+    if not recording_ids:
+        raise ScoreError("no recordings to score: the feature store holds none of that kind")
+    firsts = range(0, len(recording_ids), RECORDINGS_PER_CHUNK)
+    return [tuple(recording_ids[first : first + RECORDINGS_PER_CHUNK]) for first in firsts]
+
+
+def _lay_windows(
+    spec: ModelSpec, store: WaveStore, recording_ids: Sequence[str], step_s: float
+) -> pd.DataFrame:
+    """recording_id, start_s and end_s of all windows; the last of a recording may end after it."""
+    index = store.index
+    n_by_id = dict(zip(index["recording_id"], index["n_samples"].tolist(), strict=True))
+    if missing := [name for name in recording_ids if name not in n_by_id]:
+        raise ScoreError(
+            f"the feature store lacks {len(missing)} of {len(recording_ids)} recordings to score, "
+            f"such as {missing[0]}: run the features stage again"
+        )
+    step_samples = round(step_s * spec.sample_rate_hz)
+    starts = [window_starts(n_by_id[i], spec.window_samples, step_samples) for i in recording_ids]
+    start_s = np.concatenate(starts) / spec.sample_rate_hz
+    ids = np.repeat(np.array(recording_ids, dtype=object), [len(each) for each in starts])
+    end_s = start_s + spec.window_samples / spec.sample_rate_hz
+    return pd.DataFrame(
+        {"recording_id": pd.array(ids, "string"), "start_s": start_s, "end_s": end_s}
+    )
