@@ -146,11 +146,16 @@ def write_ogg(path: Path, blocks: Iterable[Wave], sample_rate_hz: int) -> None:
     Two files of one sound differ in their bytes (a random stream number), not in their samples.
     Not atomic by itself: give it the path of `tables.atomic_path`.
     """
-    # Vorbis at a whole array beyond 2 million samples ends the process with a segmentation fault.
+    # Vorbis given 2 million samples at once ends the process with a segmentation fault, and what
+    # it makes of the first ones depends on how many they are: so always the same number.
     with soundfile.SoundFile(path, "w", sample_rate_hz, 1, "VORBIS", format="OGG") as sound:
+        rest = np.zeros(0, np.float32)
         for block in blocks:
-            for first in range(0, len(block), BLOCK_FRAMES):
-                sound.write(block[first : first + BLOCK_FRAMES])
+            rest = np.concatenate([rest, block])
+            while len(rest) >= BLOCK_FRAMES:
+                sound.write(rest[:BLOCK_FRAMES])
+                rest = rest[BLOCK_FRAMES:]
+        sound.write(rest)
 
 
 def to_int16(wave: Wave) -> Pcm:
@@ -162,15 +167,22 @@ def to_int16(wave: Wave) -> Pcm:
     return np.clip(np.rint(wave * np.float32(32768)), -32768, 32767).astype(np.int16)
 
 
-def pcm_hash(blocks: Iterable[Wave]) -> str:
-    """Returns the sha256 of the sound as little-endian int16 samples, whatever the block sizes.
+class PcmHash:
+    """The sha256 of a sound as little-endian int16 samples, whatever the block sizes.
 
     int16, because float samples may differ in the last bits between builds of a decoder.
     """
-    digest = hashlib.sha256()
-    for block in blocks:
-        digest.update(to_int16(block).astype("<i2").tobytes())
-    return digest.hexdigest()
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def update(self, block: Wave) -> None:
+        """Takes the next samples, float32 [T]."""
+        self._digest.update(to_int16(block).astype("<i2").tobytes())
+
+    def hexdigest(self) -> str:
+        """Returns 64 hex digits over all samples so far."""
+        return self._digest.hexdigest()
 
 
 def window_starts(n_samples: int, window_samples: int, step_samples: int) -> npt.NDArray[np.int64]:

@@ -55,7 +55,7 @@ def predict(
     when no file could be read at all.
     """
     # These take most of a second.
-    from bclef import exportfolder, pools, scanning  # noqa: PLC0415
+    from bclef import detections, exportfolder, pools, scanning  # noqa: PLC0415
 
     options = scanning.ScanOptions(model_dir, threshold, step_s)
     try:
@@ -73,7 +73,10 @@ def predict(
         err=True,
     )
     if totals.n_read == 0:
-        raise click.ClickException(f"none of {totals.n_files} files could be read; see {output}")
+        reasons = detections.scanned_path(output)
+        raise click.ClickException(
+            f"none of {totals.n_files} files could be read; reasons: {reasons}"
+        )
 
 
 @main.command()

@@ -8,7 +8,7 @@ grows with the number of words, not of pairs.
 """
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from bclef import fingerprints
 from bclef.config import Section
 from bclef.fingerprints import FRAME, HOP_S, N_BITS, Frames
 
-NEEDS = {
+CLIPS_NEEDED = {
     "recording_id": "string",
     "n_samples": "int64?",
     "pcm_hash": "string?",
@@ -31,6 +31,7 @@ NEEDS = {
     "error": "string?",
 }
 
+_ROLES = ("focal", "soundscape", "noise")
 _MOST_COMMON = 100
 """Words that occur more often say nothing of a pair (and would cost their number squared)."""
 _NEIGHBOURS = (-16, -12, -8, -4, 4, 8, 12, 16)
@@ -53,27 +54,24 @@ class DuplicatesConfig(Section):
 
 
 def mark_duplicates(
-    clips: pd.DataFrame, config: DuplicatesConfig, preferred_ids: Collection[str] = ()
+    clips: pd.DataFrame, recordings: pd.DataFrame, config: DuplicatesConfig
 ) -> pd.DataFrame:
     """Returns the clips with `duplicate_of` and `duplicate_kind` filled.
 
-    Recordings that are the same as a third are the same. Of each such group one is kept: one of
-    `preferred_ids` before others, then the longest, then the highest sample rate of its source,
-    then the lowest id. The others name it in `duplicate_of`; their kind is `exact` when their
-    samples equal those of the kept one, else `reencoded`.
+    Recordings that are the same as a third are the same. Of each such group one is kept: an
+    annotated one before a focal one before a soundscape before noise, then the longest, then the
+    one of the highest original sample rate, then the lowest id. The others name it in
+    `duplicate_of`; their kind is `exact` when their samples equal its own, else `reencoded`.
 
     Args:
-        clips: One row for each recording; rows with an error are left alone.
+        clips: Columns CLIPS_NEEDED; rows with an error are left alone.
+        recordings: Columns recording_id, role and annotated.
         config: When two recordings count as the same.
-        preferred_ids: Recordings that should be kept whatever their quality (annotated ones).
     """
     usable = clips[clips["error"].isna()]
-    ranked = usable.assign(is_other=~usable["recording_id"].isin(list(preferred_ids))).sort_values(
-        ["is_other", "n_samples", "source_sample_rate_hz", "recording_id"],
-        ascending=[True, False, False, True],
-    )
+    ranked = usable.iloc[np.argsort(_ranks(usable, recordings))]
     kept = ranked.iloc[_best_of_group(ranked, config)]
-    is_copy = (kept.index != ranked.index).tolist()
+    is_copy = kept.index.to_numpy() != ranked.index.to_numpy()
     is_exact = kept["pcm_hash"].to_numpy() == ranked["pcm_hash"].to_numpy()
     marked = clips.assign(duplicate_of=None, duplicate_kind=None)
     marked = marked.astype({"duplicate_of": "string", "duplicate_kind": "string"})
@@ -121,6 +119,25 @@ class _Words:
 
     def of(self, clip: int) -> Frames:
         return self.frames[self.starts[clip] : self.starts[clip + 1]]
+
+
+def _ranks(usable: pd.DataFrame, recordings: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Returns the place of each clip among all, when the one worth keeping comes first: int64 [N]."""
+    use = recordings["role"].map({role: place for place, role in enumerate(_ROLES)})
+    use = pd.Series(use.to_numpy(np.int64), index=recordings["recording_id"].to_numpy())
+    use[recordings["annotated"].to_numpy(bool)] = -1
+    columns = pd.DataFrame(
+        {
+            "use": use.loc[usable["recording_id"].to_numpy()].to_numpy(),
+            "n_samples": -usable["n_samples"].to_numpy(np.int64),
+            "rate_hz": -usable["source_sample_rate_hz"].to_numpy(np.int64),
+            "recording_id": usable["recording_id"].to_numpy(object),
+        }
+    )
+    order = columns.sort_values(list(columns.columns)).index.to_numpy()
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order))
+    return ranks
 
 
 def _best_of_group(ranked: pd.DataFrame, config: DuplicatesConfig) -> npt.NDArray[np.int64]:

@@ -6,6 +6,7 @@ what is in it.
 """
 
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -208,16 +209,19 @@ def _write_labels(path: Path, labels: Sequence[str], classes: pd.DataFrame) -> N
 
 def _write_graphs(folder: Path, models: Sequence[BirdModel], card: ModelCard, opset: int) -> None:
     """Writes the ONNX graph, and from it the two of OpenVINO."""
-    program = torch.onnx.export(
-        Ensemble(models).eval(),
-        (torch.zeros(2, card.window_samples),),
-        dynamo=True,
-        opset_version=opset,
-        input_names=[INPUT_NAME],
-        output_names=[OUTPUT_NAME],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        # torch's exporter calls parts of torch that torch has deprecated.
+        warnings.simplefilter("ignore", FutureWarning)
+        program = torch.onnx.export(
+            Ensemble(models).eval(),
+            (torch.zeros(2, card.window_samples),),
+            dynamo=True,
+            opset_version=opset,
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
     if program is None:
         raise ExportError("torch.onnx gave no graph")
     graph = program.model_proto
@@ -225,6 +229,10 @@ def _write_graphs(folder: Path, models: Sequence[BirdModel], card: ModelCard, op
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, folder / ONNX_FILE)
     model = openvino.Core().read_model(folder / ONNX_FILE)
+    for place, node in enumerate(model.get_ordered_ops()):
+        # OpenVINO numbers nameless constants through the life of a process: never the same twice.
+        if node.get_type_name() == "Constant":
+            node.set_friendly_name(f"constant_{place}")
     for name, file in OPENVINO_FILES.items():
         (folder / file).parent.mkdir(exist_ok=True)
         openvino.save_model(model, folder / file, compress_to_fp16=name.endswith("fp16"))

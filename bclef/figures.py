@@ -1,18 +1,12 @@
-"""Numbers to drawable geometry: axes, lines, bars in percent of a frame, spectrogram images.
+"""Numbers to drawable geometry: round axes, and places in percent of a frame.
 
 What is drawn here knows nothing of the page; the template places it. All coordinates are percent of
 the frame, the origin at its top left, so that the same figure fits a phone and a desktop.
 """
 
-import base64
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from matplotlib import image
-from numpy.typing import NDArray
 
 _N_STEPS = 5
 """Steps between the ticks of an axis, about."""
@@ -113,18 +107,3 @@ def chart(title: str, lines: Sequence[Line]) -> Chart | None:
 
 def _finite(line: Line) -> list[tuple[float, float]]:
     return [(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
-
-
-def spectrogram_uri(mel: NDArray[np.floating]) -> str:
-    """Returns a log-mel image [M, F] as a PNG data URI, low bands at the bottom.
-
-    The same image gives the same bytes: the colours run from its 5th percentile to its maximum and
-    no time or version is written into it.
-    """
-    low, high = np.quantile(mel, 0.05), max(float(mel.max()), float(mel.min()) + 1e-6)
-    buffer = io.BytesIO()
-    image.imsave(
-        buffer, mel, vmin=low, vmax=high, cmap="magma", origin="lower", format="png",
-        metadata={"Software": "bclef"},
-    )  # fmt: skip
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -171,12 +171,6 @@ def combine(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(mean, first.index, first.columns).reset_index()
 
 
-def clip_scores(window_scores: pd.DataFrame) -> pd.DataFrame:
-    """Returns each recording's highest score per class over its windows, by recording_id."""
-    classes = window_scores.drop(columns=["start_s", "end_s"])
-    return classes.groupby("recording_id", sort=True).max()
-
-
 def best_device() -> torch.device:
     """Returns the first GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

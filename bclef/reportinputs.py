@@ -14,7 +14,7 @@ import pandas as pd
 from bclef.frontend import FrontEndConfig
 from bclef.tables import TableError, read_json, read_table
 
-RECORDINGS_NEEDED = {
+RECORDINGS_NEEDS = {
     "recording_id": "string",
     "source": "string",
     "role": "string",
@@ -22,17 +22,17 @@ RECORDINGS_NEEDED = {
     "licence": "string?",
     "annotated": "bool",
 }
-CLASSES_NEEDED = {
+CLASSES_NEEDS = {
     "label": "string",
     "scientific_name": "string",
     "common_name": "string?",
     "target": "bool",
 }
-REJECTED_NEEDED = {"recording_id": "string", "stage": "string", "reason": "string"}
-FILES_NEEDED = {"recording_id": "string", "error": "string?"}
-CLIPS_NEEDED = {"recording_id": "string", "error": "string?", "duplicate_kind": "string?"}
-INDEX_NEEDED = {"recording_id": "string", "role": "string", "n_samples": "int64"}
-PER_CLASS_NEEDED = {
+REJECTED_NEEDS = {"recording_id": "string", "stage": "string", "reason": "string"}
+FILES_NEEDS = {"recording_id": "string", "error": "string?"}
+CLIPS_NEEDS = {"recording_id": "string", "error": "string?", "duplicate_kind": "string?"}
+FEATURE_INDEX_NEEDS = {"recording_id": "string", "role": "string", "n_samples": "int64"}
+PER_CLASS_NEEDS = {
     "label": "string",
     "n_train_recordings": "int64",
     "n_positive_windows": "int64",
@@ -40,7 +40,7 @@ PER_CLASS_NEEDED = {
     "teacher_roc_auc": "float64?",
     "oof_roc_auc": "float64?",
 }
-WINDOWS_NEEDED = {
+WINDOWS_NEEDS = {
     "recording_id": "string",
     "start_s": "float64",
     "end_s": "float64",
@@ -94,16 +94,16 @@ def read_report_inputs(root: Path, front_end: FrontEndConfig, sample_rate_hz: in
     windows = _scored(data / "evaluation/windows.parquet")
     if windows is None or windows.empty:
         windows = _scored(data / "evaluation/clips.parquet")
-    classes = read_table(data / "classes.parquet", CLASSES_NEEDED)
+    classes = read_table(data / "classes.parquet", CLASSES_NEEDS)
     model = root / "models/export/model.json"
     return ReportInputs(
-        recordings=read_table(data / "recordings.parquet", RECORDINGS_NEEDED),
+        recordings=read_table(data / "recordings.parquet", RECORDINGS_NEEDS),
         classes=classes[classes["target"]].reset_index(drop=True),
-        rejected=_optional(data / "rejected.parquet", REJECTED_NEEDED),
-        files=_optional(data / "files.parquet", FILES_NEEDED),
-        clips=_optional(data / "clips.parquet", CLIPS_NEEDED),
-        index=_optional(data / "features/index.parquet", INDEX_NEEDED),
-        per_class=_optional(data / "evaluation/per_class.parquet", PER_CLASS_NEEDED),
+        rejected=_optional(data / "rejected.parquet", REJECTED_NEEDS),
+        files=_optional(data / "files.parquet", FILES_NEEDS),
+        clips=_optional(data / "clips.parquet", CLIPS_NEEDS),
+        index=_optional(data / "features/index.parquet", FEATURE_INDEX_NEEDS),
+        per_class=_optional(data / "evaluation/per_class.parquet", PER_CLASS_NEEDS),
         windows=windows,
         metrics=read_metrics(root),
         curves=_curves(root / "plots"),
@@ -132,7 +132,7 @@ def _optional(path: Path, needed: Mapping[str, str]) -> pd.DataFrame | None:
 
 
 def _scored(path: Path) -> pd.DataFrame | None:
-    return read_table(path, WINDOWS_NEEDED, others="float32") if path.exists() else None
+    return read_table(path, WINDOWS_NEEDS, others="float32") if path.exists() else None
 
 
 def _curves(folder: Path) -> dict[str, pd.DataFrame]:

@@ -183,8 +183,8 @@ def open_session(path: Path, n_threads: int | None) -> onnxruntime.InferenceSess
 
 
 def _check_ends(session: onnxruntime.InferenceSession, path: Path, card: ExportCard) -> None:
-    ends = [*session.get_inputs(), *session.get_outputs()]
-    found = [(end.name, end.shape[1:]) for end in ends]
+    sides = [*session.get_inputs(), *session.get_outputs()]
+    found = [(side.name, side.shape[1:]) for side in sides]
     expected = [(INPUT_NAME, [card.window_samples]), (OUTPUT_NAME, [len(card.labels)])]
     if found != expected:
         raise ExportError(f"{path}: found a graph with {found}, expected {expected}; export again")

@@ -98,15 +98,18 @@ def _follow_until_idle(dvc_root: Path) -> None:
     last_live_s = time.monotonic()
     pause_s = _FOLLOW_EVERY_S
     last_reason: str | None = None
-    while time.monotonic() - last_live_s < _IDLE_S:
+    is_idle = False
+    while not is_idle:
         if _any_live(dvc_root / SPOOL_DIRECTORY):
             last_live_s = time.monotonic()
+        is_idle = time.monotonic() - last_live_s >= _IDLE_S
+        # Shipped once more after no stage was seen to live: the last lines of the last one.
         reason = ship(dvc_root, wait_s=pause_s).reason
         if reason and reason != last_reason:
             log.warning("spools are kept: %s", reason)
         last_reason = reason
         pause_s = min(2 * pause_s, _FOLLOW_AT_LEAST_EVERY_S) if reason else _FOLLOW_EVERY_S
-        time.sleep(min(pause_s, _IDLE_S))
+        time.sleep(0 if is_idle else min(pause_s, _IDLE_S))
 
 
 def _any_live(directory: Path) -> bool:

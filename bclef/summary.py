@@ -45,7 +45,10 @@ def _places(root: Path) -> list[str]:
 def _next(root: Path) -> list[str]:
     if not (root / "models/export/model.json").exists():
         return ["Next:    dvc repro"]
-    return [f"Next:    {PREDICT}", "         dvc exp run -S train.epochs=30 ; dvc exp show ; mlflow ui"]
+    return [
+        f"Next:    {PREDICT}",
+        "         dvc exp run -S train.epochs=30 ; dvc exp show ; mlflow ui",
+    ]
 
 
 if __name__ == "__main__":

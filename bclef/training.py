@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from bclef.dataset import Batch, BatchConfig, EpochKeys, TrainingBatches
+from bclef.inference import best_device
 from bclef.losses import LossConfig
 from bclef.models import BirdModel
 from bclef.objective import learning_rate_share, training_loss
@@ -61,11 +62,15 @@ class TrainConfig(BatchConfig, LossConfig):
     precision: Literal["float32", "bfloat16", "float16"]
     """Of the network; the front end always calculates in float32."""
     validate_every_epochs: int = Field(ge=1)
-    """Epochs between validations; the last epoch always has one."""
+    """Epochs between validations; the weights that are kept always have one."""
     val_step_s: float = Field(gt=0)
     """Time between the windows that are scored in validation, s; at most `window_s`."""
     select: Literal["last", "best"]
     """Weights that are kept: those of the last epoch, or of the one with the least `val_loss`."""
+
+
+Validation: TypeAlias = Callable[[BirdModel], Mapping[str, float]]
+"""Gives figures of a model by name: none where there is nothing to score, else with `val_loss`."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,8 @@ class FitPlan:
     """Of dropout; the batches have their own."""
     work_dir: Path
     """Where the checkpoint lies; a run of other settings or data needs another folder."""
-    validate: Callable[[BirdModel], Mapping[str, float]]
-    """Returns validation figures by name; nothing, or `val_loss` among them."""
+    validate: Validation
+    """Called every few epochs, and last of all with the weights that are kept."""
     on_metrics: Callable[[Mapping[str, float], int], None]
     """Is told the figures of each epoch, and its number from 1."""
 
@@ -96,6 +101,8 @@ class FitResult:
     """The selected weights, in evaluation mode, on the device that trained."""
     epoch: int
     """Epoch that they are from, from 1."""
+    figures: Mapping[str, float]
+    """Their validation figures."""
     history: pd.DataFrame
     """One row per epoch: epoch, train_loss, lr, and the validation figures where there are any."""
 
@@ -122,11 +129,13 @@ def fit(plan: FitPlan) -> FitResult:
         if resumed:
             _LOG.info("going on from %s", resumed)
         trainer.fit(module, ckpt_path=resumed, weights_only=True)
-    model, epoch = module.current_model(), config.epochs
+    model, epoch = module.current_model().to(best_device()).eval(), config.epochs
     if config.select == "best" and epochs.best_weights:
         model.load_state_dict(epochs.best_weights)
         epoch = epochs.best_epoch
-    return FitResult(model.eval(), epoch, pd.DataFrame(epochs.history))
+    figures = plan.validate(model)
+    epochs.add_figures(epoch, figures)
+    return FitResult(model, epoch, figures, pd.DataFrame(epochs.history))
 
 
 class _Training(LightningModule):
@@ -153,8 +162,10 @@ class _Training(LightningModule):
         return model
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        keys = EpochKeys(len(self.batches), self.global_rank, self.trainer.world_size)
-        return DataLoader(self.batches, batch_size=None, sampler=keys)
+        return DataLoader(self.batches, batch_size=None, sampler=self._keys())
+
+    def _keys(self) -> EpochKeys:
+        return EpochKeys(len(self.batches), self.global_rank, self.trainer.world_size)
 
     def training_step(self, batch: Batch, _batch_idx: int) -> Tensor:
         # Dropout draws from torch's global generator, which `fit` borrows and gives back.
@@ -169,10 +180,13 @@ class _Training(LightningModule):
             self.average.update_parameters(self.model)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        config, n_steps = self.config, int(self.trainer.estimated_stepping_batches)
+        config, n_steps = self.config, len(self._keys()) * self.config.epochs
         matrices = [p for p in self.model.parameters() if p.ndim > 1]
         vectors = [p for p in self.model.parameters() if p.ndim <= 1]
-        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [
+            {"params": matrices},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
         optimiser = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
         n_warmup = config.warmup_epochs * n_steps / config.epochs
         schedule = LambdaLR(optimiser, lambda step: learning_rate_share(step, n_warmup, n_steps))
@@ -205,8 +219,6 @@ class _Epochs(Callback):
         self.best_epoch = state_dict["best_epoch"]
         self.best_weights = state_dict["best_weights"]
         self._least_loss = state_dict["least_loss"]
-
-    def on_train_start(self, *_: object) -> None:
         # A resumed run has a new record, which needs the earlier epochs for a whole curve.
         for figures in self.history:
             self._plan.on_metrics(figures, int(figures["epoch"]))
@@ -220,20 +232,29 @@ class _Epochs(Callback):
             "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
         }
         pl_module.losses.clear()
-        if epoch % config.validate_every_epochs == 0 or epoch == config.epochs:
+        is_kept = epoch == config.epochs and config.select == "last"
+        is_due = epoch == config.epochs or epoch % config.validate_every_epochs == 0
+        if is_due and not is_kept:  # what is kept is validated after training
             model = pl_module.current_model()
             figures |= self._plan.validate(model)
             self._keep_best(figures, epoch, model)
         self.history.append(figures)
+        self._report(figures)
+
+    def add_figures(self, epoch: int, figures: Mapping[str, float]) -> None:
+        """Adds validation figures to those of `epoch`."""
+        self.history[epoch - 1] |= figures
+        self._report(self.history[epoch - 1])
+
+    def _report(self, figures: Mapping[str, float]) -> None:
+        epoch = int(figures["epoch"])
         self._plan.on_metrics(figures, epoch)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in list(figures.items())[1:])
-        _LOG.info("epoch %d/%d  %s", epoch, config.epochs, shown)
+        _LOG.info("epoch %d/%d  %s", epoch, self._plan.config.epochs, shown)
 
     def _keep_best(self, figures: Mapping[str, float], epoch: int, model: BirdModel) -> None:
-        if (
-            self._plan.config.select != "best"
-            or figures.get("val_loss", math.inf) >= self._least_loss
-        ):
+        is_better = figures.get("val_loss", math.inf) < self._least_loss
+        if self._plan.config.select != "best" or not is_better:
             return
         self._least_loss, self.best_epoch = figures["val_loss"], epoch
         self.best_weights = {name: t.detach().clone() for name, t in model.state_dict().items()}
@@ -270,6 +291,8 @@ def _quiet_lightning() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PossibleUserWarning)
+            # Lightning 2.6 uses a name that torch 2.13 has deprecated; there is nothing to do here.
+            warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
             yield
     finally:
         logger.setLevel(level)

@@ -71,9 +71,8 @@ def truth_windows(
         rows = rows_of.get(recording_id, np.zeros(0, dtype=np.intp))
         overlap_s = np.minimum(ends[rows], end_s) - np.maximum(starts[rows], start_s)
         enough_s = min(min_overlap_s, (end_s - start_s) / 2)
-        # A touching box overlaps by 0; rounding of decimal times must not decide.
-        heard = (overlap_s > 0) & (overlap_s >= enough_s - 1e-9)
-        truth[rows[heard], classes.position(label)] = True
+        # A nanosecond less, so that the rounding of decimal times does not decide.
+        truth[rows[overlap_s >= enough_s - 1e-9], classes.position(label)] = True
     return truth
 
 

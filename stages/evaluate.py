@@ -15,7 +15,7 @@ ANNOTATIONS_NEEDS = {
     "label": "string",
 }
 SPLITS_NEEDS = {"recording_id": "string", "fold": "int64?"}
-SCORES_NEEDS = {"recording_id": "string", "start_s": "float64", "end_s": "float64"}
+WINDOW_SCORES_NEEDS = {"recording_id": "string", "start_s": "float64", "end_s": "float64"}
 BASELINE_SCORES_NEEDS = {"recording_id": "string"}
 
 if __name__ == "__main__":
@@ -30,11 +30,11 @@ if __name__ == "__main__":
             annotations=read_table(data / "annotations.parquet", ANNOTATIONS_NEEDS),
             splits=read_table(data / "splits.parquet", SPLITS_NEEDS),
             teacher_scores={
-                int(path.stem): read_table(path, SCORES_NEEDS | columns)
+                int(path.stem): read_table(path, WINDOW_SCORES_NEEDS | columns)
                 for path in sorted((data / "scores/finetune").glob("*.parquet"))
             },
             oof_scores={
-                int(path.stem): read_table(path, SCORES_NEEDS | columns)
+                int(path.stem): read_table(path, WINDOW_SCORES_NEEDS | columns)
                 for path in sorted((data / "oof").glob("*.parquet"))
             },
             baseline_scores=read_table(data / "baseline.parquet", BASELINE_SCORES_NEEDS | columns),

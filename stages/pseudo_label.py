@@ -8,8 +8,8 @@ from bclef.stage import stage
 from bclef.tables import empty_table, read_table, write_table
 from bclef.taxonomy import read_classes
 
-INDEX_NEEDS = {"recording_id": "string", "role": "string", "annotated": "bool"}
-SCORES_NEEDS = {"recording_id": "string", "start_s": "float64", "end_s": "float64"}
+FEATURE_INDEX_NEEDS = {"recording_id": "string", "role": "string", "annotated": "bool"}
+WINDOW_SCORES_NEEDS = {"recording_id": "string", "start_s": "float64", "end_s": "float64"}
 
 if __name__ == "__main__":
     round_ = sys.argv[1]
@@ -23,16 +23,16 @@ if __name__ == "__main__":
             write_table(empty_table(PSEUDO.with_columns(columns)), out, PSEUDO.with_columns(columns))
             run.write_metrics({})
             sys.exit()
-        index = read_table(Path("data/features/index.parquet"), INDEX_NEEDS)
+        index = read_table(Path("data/features/index.parquet"), FEATURE_INDEX_NEEDS)
         unlabelled = index[(index["role"] == "soundscape") & ~index["annotated"]]
         teachers = [
-            read_table(path, SCORES_NEEDS | columns)
+            read_table(path, WINDOW_SCORES_NEEDS | columns)
             for path in sorted(Path("data/scores/finetune").glob("*.parquet"))
         ]
         previous = Path(f"data/scores/distill/{int(round_) - 1}/scores.parquet")
         labels = make_pseudo_labels(
             teachers,
-            read_table(previous, SCORES_NEEDS | columns) if round_ != "1" else None,
+            read_table(previous, WINDOW_SCORES_NEEDS | columns) if round_ != "1" else None,
             unlabelled["recording_id"].tolist(),
             classes,
             config,

@@ -6,7 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
+import pandas as pd
 import pytest
+
+from bclef.exportfolder import (
+    CARD_FILE,
+    CARD_VERSION,
+    INPUT_NAME,
+    LABELS_FILE,
+    ONNX_FILE,
+    OUTPUT_NAME,
+    describe_file,
+)
+from bclef.tables import write_json
 
 Wave = npt.NDArray[np.float32]
 
@@ -61,3 +74,50 @@ def real_audio() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real recordings at {folder}; BCLEF_REAL_AUDIO names their folder")
     return folder
+
+
+@pytest.fixture
+def make_export() -> Callable[..., Path]:
+    """A function that writes an export folder whose scores are known without a network.
+
+    Its windows are one second at 30 kHz. The score of class 0, 1, 2 is the mean absolute sample of
+    the first, second, last third of the window, at most 1.
+    """
+
+    def export(directory: Path, labels: tuple[str, ...] = ("first", "middle", "last")) -> Path:
+        directory.mkdir(parents=True)
+        onnx.save(_thirds_graph(len(labels)), directory / ONNX_FILE)
+        names = [f"Avis {label}" for label in labels]
+        classes = pd.DataFrame({"label": labels, "scientific_name": names})
+        classes.to_csv(directory / LABELS_FILE, index_label="index")
+        card = {
+            "version": CARD_VERSION,
+            "labels": labels,
+            "sample_rate_hz": 30_000,
+            "window_samples": 30_000,
+            "files": {name: describe_file(directory / name) for name in (ONNX_FILE, LABELS_FILE)},
+        }
+        write_json(directory / CARD_FILE, card)
+        return directory
+
+    return export
+
+
+def _thirds_graph(n_parts: int) -> onnx.ModelProto:
+    shape = onnx.numpy_helper.from_array(np.array([-1, n_parts, 30_000 // n_parts]), "shape")
+    axis = onnx.numpy_helper.from_array(np.array([2]), "axis")
+    one = onnx.numpy_helper.from_array(np.float32(1), "one")
+    nodes = [
+        onnx.helper.make_node("Reshape", [INPUT_NAME, "shape"], ["parts"]),
+        onnx.helper.make_node("Abs", ["parts"], ["absolute"]),
+        onnx.helper.make_node("ReduceMean", ["absolute", "axis"], ["mean"], keepdims=0),
+        onnx.helper.make_node("Min", ["mean", "one"], [OUTPUT_NAME]),
+    ]
+    kind = onnx.TensorProto.FLOAT
+    ends = [
+        onnx.helper.make_tensor_value_info(name, kind, ["batch", width])
+        for name, width in ((INPUT_NAME, 30_000), (OUTPUT_NAME, n_parts))
+    ]
+    graph = onnx.helper.make_graph(nodes, "thirds", ends[:1], ends[1:], [shape, axis, one])
+    opset = onnx.helper.make_opsetid("", 18)
+    return onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9)

@@ -344,6 +344,17 @@ def test_what_a_killed_run_was_writing_is_removed_once_it_has_come_to_rest(tmp_p
     assert _left(tmp_path) == [fresh, whole]
 
 
+def test_fetching_clears_what_a_killed_run_left(
+    shelf: Shelf, tmp_path: Path, pool: Executor
+) -> None:
+    left = tmp_path / "store" / "raw" / "shelf" / ".0a-r1.wav"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    _fetch({"r1": "one.wav"}, shelf, tmp_path / "store", pool)
+    assert not left.exists()
+
+
 def _files(n_good: int, errors: list[str]) -> pd.DataFrame:
     n_rows = n_good + len(errors)
     return pd.DataFrame(

@@ -1,9 +1,7 @@
-"""Decoding, the mono policy, resampling, encoding and windows, against physics and against twins."""
+"""Decoding, mono policy, resampling, encoding and windows, against physics and against twins."""
 
-import os
 import pickle
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +11,6 @@ import soxr
 from bclef import audio
 from bclef.audio import DecodeError
 
-REAL_AUDIO = Path(os.environ.get("BCLEF_REAL_AUDIO", "../shared/audio"))
 RATE_HZ = 32_000
 
 
@@ -30,6 +27,13 @@ def noise(duration_s, sample_rate_hz=RATE_HZ, seed=0):
 def write(path, wave, sample_rate_hz=RATE_HZ, **options):
     soundfile.write(path, wave, sample_rate_hz, **options)
     return path
+
+
+def pcm_hash(blocks):
+    digest = audio.PcmHash()
+    for block in blocks:
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def rms(wave):
@@ -120,14 +124,14 @@ def test_int16_pcm_survives_decoding_and_rounding_exactly(tmp_path):
 
 
 def test_pcm_hash_ignores_container_and_block_size(tmp_path):
-    wave = noise(3)
+    wave = audio.to_int16(noise(3))
     hashes = {
-        audio.pcm_hash(audio.decode_blocks(write(tmp_path / name, wave), RATE_HZ))
+        pcm_hash(audio.decode_blocks(write(tmp_path / name, wave), RATE_HZ))
         for name in ("a.wav", "a.flac", "a.aiff")
     }
-    hashes.add(audio.pcm_hash([audio.load(tmp_path / "a.wav", RATE_HZ)]))
+    hashes.add(pcm_hash([audio.load(tmp_path / "a.wav", RATE_HZ)]))
     assert len(hashes) == 1
-    assert audio.pcm_hash([wave[:-1]]) not in hashes
+    assert pcm_hash([audio.load(tmp_path / "a.wav", RATE_HZ)[:-1]]) not in hashes
 
 
 def test_ogg_of_seventy_seconds_is_written_without_a_crash(tmp_path):
@@ -214,10 +218,13 @@ def test_mp3_of_variable_bit_rate_without_tag_is_not_read_short_in_silence(tmp_p
 
 
 def test_tagless_mp3_of_constant_bit_rate_decodes(tmp_path):
-    path = write(tmp_path / "a.mp3", noise(5), subtype="MPEG_LAYER_III", bitrate_mode="CONSTANT")
-    data = path.read_bytes()
-    path.write_bytes(data[data.find(b"\xff\xfb", 4) :] + b"TAG" + bytes(125))
-    assert len(audio.load(path, RATE_HZ)) >= 5 * RATE_HZ
+    options = {"subtype": "MPEG_LAYER_III", "bitrate_mode": "CONSTANT", "compression_level": 0.5}
+    data = write(tmp_path / "a.mp3", noise(5), **options).read_bytes()
+    tagless = data[data.find(data[:2], 4) :]
+    (tmp_path / "b.mp3").write_bytes(
+        b"ID3\3\0\0\0\0\0\x0a" + bytes(10) + tagless + b"TAG" + bytes(125)
+    )
+    assert len(audio.load(tmp_path / "b.mp3", RATE_HZ)) >= 5 * RATE_HZ
 
 
 def test_samples_that_are_no_numbers_are_refused(tmp_path):
@@ -280,15 +287,13 @@ def test_memory_stays_bounded_over_a_long_stereo_recording(tmp_path):
     assert peak_bytes < 6e6  # the whole wave would be 38 MB
 
 
-@pytest.mark.skipif(not (REAL_AUDIO / "odd").is_dir(), reason="no real audio (BCLEF_REAL_AUDIO)")
-def test_every_odd_file_decodes_or_is_refused_with_a_reason():
+def test_every_odd_file_decodes_or_is_refused_with_a_reason(real_audio):
     reasons = {}
-    for path in sorted((REAL_AUDIO / "odd").iterdir()):
+    for path in sorted((real_audio / "odd").iterdir()):
         try:
             wave = audio.load(path, RATE_HZ)
         except DecodeError as error:
             reasons[path.name] = error.reason
-            assert error.detail
             continue
         info = audio.probe(path)
         assert np.isfinite(wave).all()

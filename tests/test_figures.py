@@ -1,16 +1,12 @@
-"""Geometry of figures: round axes, places in percent, the same bytes twice."""
+"""Geometry of figures: round axes, places in percent."""
 
-import base64
-import io
 import math
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib import image
 
-from bclef.figures import Line, axis, chart, spectrogram_uri
+from bclef.figures import Line, axis, chart
 
 
 @given(st.lists(st.floats(-1e6, 1e6).map(lambda v: round(v, 6)), min_size=1, max_size=9))
@@ -57,17 +53,3 @@ def test_chart_turns_values_into_points_from_the_top_left() -> None:
 
 def test_chart_of_nothing_finite_is_none() -> None:
     assert chart("loss", [Line("a", [0], [math.nan], 0)]) is None
-
-
-def test_spectrogram_is_a_png_with_low_bands_at_the_bottom_and_the_same_bytes_twice() -> None:
-    mel = np.zeros((8, 20))
-    mel[0] = 1.0
-    uri = spectrogram_uri(mel)
-    assert uri == spectrogram_uri(mel.copy())
-    pixels = image.imread(io.BytesIO(base64.b64decode(uri.split(",")[1])), format="png")
-    assert pixels.shape[:2] == (8, 20)
-    assert pixels[-1, :, :3].min() > 0.5 > pixels[0, :, :3].max()
-
-
-def test_silent_spectrogram_can_be_drawn() -> None:
-    assert spectrogram_uri(np.zeros((4, 4))).startswith("data:image/png;base64,")

@@ -55,7 +55,7 @@ def test_teachers_are_averaged_and_the_previous_student_has_its_share() -> None:
 
 
 def test_floor_comes_before_the_power() -> None:
-    pseudo = made([scores([[0.1, 0.5, 0.9]])], floor=0.2, power=2.0)
+    pseudo = made([scores([[0.2, 0.5, 0.9]])], floor=0.3, power=2.0)
     assert labels_of(pseudo) == [[0.0, 0.25, 0.81]]
 
 

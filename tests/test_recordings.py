@@ -139,6 +139,13 @@ def test_label_without_name_takes_the_name_of_its_species_in_both_tables() -> No
     assert metadata.classes["scientific_name"].tolist() == ["Parus major", "y"]
 
 
+def test_label_that_was_unified_is_renamed_where_it_stands_without_a_name() -> None:
+    name = {"scientific_name": "Columba livia"}
+    rows = [_row("1", "rocpig1", **name), _row("2", "rocpig", **name), _row("3", "rocpig", **name)]
+    metadata = _build([*rows, _row("4", "rocpig1")])
+    assert set(metadata.recordings["label"]) == {"rocpig"}
+
+
 def test_secondary_labels_are_labels_without_doubles_and_without_the_own_one() -> None:
     metadata = _build(
         [
@@ -264,6 +271,19 @@ def test_low_ratings_go_and_unrated_recordings_stay() -> None:
     rows = [_row("0", rating=0.0), _row("n"), _row("2", rating=2.5), _row("3", rating=3.0)]
     metadata = _build(rows, min_rating=3.0)
     assert _reasons(metadata) == {"2": "low_rating"}
+
+
+def test_only_focal_recordings_are_chosen_by_species_and_rating() -> None:
+    rows = [
+        _row("1"),
+        _row("2"),
+        _row("3", "rain", role="noise"),
+        _row("4", None, role="soundscape", rating=1.0),
+        _row("5", "gretit1", role="soundscape"),
+    ]
+    metadata = _build(rows, min_recordings=2, max_recordings=2, min_rating=3.0)
+    assert metadata.rejected.empty
+    assert metadata.classes["n_recordings"].tolist() == [2]
 
 
 def test_cap_keeps_the_best_rated_then_the_first_ids_of_each_species() -> None:

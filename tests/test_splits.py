@@ -280,6 +280,12 @@ def test_too_few_groups_are_an_error_that_counts_them(n_recordists: int) -> None
         assign_folds(recordings, _clips(recordings), TARGETS, BY_RECORDIST, seed=0)
 
 
+def test_enough_groups_of_too_small_species_are_the_same_error() -> None:
+    recordings = _recordings([*_spread(2), *_spread(2, "b", recordist=None)])
+    with pytest.raises(SplitError, match=r"nothing is left for folds \[0, 1, 2\]"):
+        assign_folds(recordings, _clips(recordings), TARGETS, BY_RECORDIST, seed=0)
+
+
 def test_species_smaller_than_the_number_of_folds_do_not_warn_or_fail() -> None:
     rows = [*_spread(2), *_spread(9, "b")]
     recordings = _recordings(rows)

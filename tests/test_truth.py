@@ -38,6 +38,10 @@ def test_short_box_counts_where_half_of_it_lies() -> None:
     assert positives(("r", 4.98, 5.05, "a")) == [[1, 0]]
 
 
+def test_moment_without_length_is_heard_where_it_falls() -> None:
+    assert positives(("r", 7.0, 7.0, "a")) == [[1, 0]]
+
+
 @given(
     start_s=st.floats(0, 18, allow_subnormal=False),
     length_s=st.floats(0.01, 8),

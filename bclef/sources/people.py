@@ -12,7 +12,7 @@ from bclef.sources.encoding import Container, FileFormat, Layout
 REGIONS = ("north", "east", "south")
 """Dialects: birds of one region share an accent."""
 
-_FIRST = ("Ana", "Bjorn", "Chidi", "Dana", "Emeka", "Farah", "Goran", "Hilde", "Ines", "Jonas")
+_FIRST = ("Ana", "Bjorn", "Chidi", "Dana", "Emeka", "Farah", "Goran", "Hilde", "Ilse", "Jonas")
 _LAST = ("Abara", "Bergstrom", "Castillo", "Dvorak", "Eriksen", "Fontaine", "Guzman", "Horvat",
          "Ivanova", "Jansen")  # fmt: skip
 _FORMATS: tuple[tuple[Container, int, Layout], ...] = (

@@ -24,8 +24,8 @@ _ALIASES = {
 }
 DETAIL_COLUMNS = (
     "label", "secondary_labels", "background_species", "scientific_name", "common_name",
-    "taxon_class",    "recordist", "licence", "fold", "group_id", "latitude_deg", "longitude_deg", "recorded_on",
-    "rating", "duration_s",
+    "taxon_class", "recordist", "licence", "fold", "group_id", "latitude_deg", "longitude_deg",
+    "recorded_on", "rating", "duration_s",
 )  # fmt: skip
 """What a table of recordings may say of a file beside its `path`."""
 ANNOTATION_COLUMNS = ("start_s", "end_s", "label")

@@ -1,0 +1,297 @@
+"""The resample stage: every raw file becomes a mono OGG of one sample rate, with its measures.
+
+Each file is decoded, mixed, resampled, measured, fingerprinted and encoded in one streaming pass,
+by one worker, whatever its length. What came of it stands in a JSON sidecar under a key of the raw
+bytes, the sample rate and the code, so a second run only reads the sidecars, and thresholds may
+change without a second decoding. A recording that is no use is a row with a reason.
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from bclef import audio, codehash
+from bclef.audio import DecodeError, Wave
+from bclef.config import Section
+from bclef.duplicates import DuplicatesConfig, mark_duplicates
+from bclef.fingerprints import Fingerprinter
+from bclef.parallel import run_all
+from bclef.tables import Schema, TableError, atomic_path, empty_table, read_json, write_json
+
+CLIPS = Schema(
+    name="clips",
+    key=("recording_id",),
+    columns={
+        "recording_id": "string",
+        "path": "string?",
+        "n_samples": "int64?",
+        "pcm_hash": "string?",
+        "fingerprint": "binary?",
+        "peak_dbfs": "float32?",
+        "rms_dbfs": "float32?",
+        "clipped_share": "float32?",
+        "source_sample_rate_hz": "int64?",
+        "n_channels": "int64?",
+        "duplicate_of": "string?",
+        "duplicate_kind": "string?",
+        "error": "string?",
+        "detail": "string?",
+    },
+)
+"""`path` is relative to the store; without an `error` it and all measures are there.
+
+`pcm_hash` is of the mono int16 samples at the project's rate that go into the encoder: equal for
+the same sound in WAV and FLAC, or under other names and tags. Levels leave a constant offset out.
+Errors: those of fetching and of `audio.DecodeError`, and silent, too_short, worker_died.
+"""
+
+FILES_NEEDED = {
+    "recording_id": "string",
+    "path": "string?",
+    "sha256": "string?",
+    "error": "string?",
+    "detail": "string?",
+}
+
+_CODE = ("bclef.audio", "bclef.containers", "bclef.fingerprints", "bclef.clips")
+_FLOOR_DBFS = -150.0
+"""Level of digital silence, whose logarithm is not finite."""
+_CLIPPED = 0.99
+"""Samples from here on count as clipped; resampling moves clipped ones off the exact full scale."""
+
+
+class StoreError(Exception):
+    """The audio store lacks files that a table names."""
+
+
+class ClipsFailedError(Exception):
+    """More files were of no use than the run accepts."""
+
+
+class ResampleConfig(Section):
+    """Section `resample`: which recordings are of use."""
+
+    min_duration_s: float = Field(ge=0)
+    """Shorter recordings are refused as too_short, seconds."""
+    silent_dbfs: float = Field(ge=_FLOOR_DBFS, le=0)
+    """Recordings of a lower RMS level are refused as silent, dBFS; noise recordings too."""
+    max_failed_share: float = Field(ge=0, le=1)
+    """Largest share of fetched files that may be of no use before the stage fails, 0 to 1."""
+    duplicates: DuplicatesConfig
+    """When two recordings count as the same."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One raw file and the place of its clip."""
+
+    raw: Path
+    clip: Path
+    sample_rate_hz: int
+
+    @property
+    def sidecar(self) -> Path:
+        return self.clip.with_suffix(".json")
+
+    def done(self) -> dict[str, object] | None:
+        """Returns what an earlier run found, or None where it left nothing whole."""
+        try:
+            found = read_json(self.sidecar)
+        except TableError:
+            return None
+        return found if "error" in found or self.clip.is_file() else None
+
+
+def make_clips(
+    files: pd.DataFrame,
+    recordings: pd.DataFrame,
+    store_root: Path,
+    config: ResampleConfig,
+    sample_rate_hz: int,
+    pool: Executor,
+) -> pd.DataFrame:
+    """Returns the clips table of `files`, after encoding what the store does not hold.
+
+    Args:
+        files: Columns FILES_NEEDED.
+        recordings: Columns recording_id, role and annotated, for choosing among duplicates.
+        store_root: Folder of the audio store; clips go to `clips/`.
+        config: What is of use; the share of failures is for `check_failures`.
+        sample_rate_hz: Of all clips.
+        pool: Decodes, one file at a time per worker.
+
+    Raises:
+        StoreError: Raw files that the table names are gone, and so are their clips.
+    """
+    fetched = files[files["error"].isna()]
+    jobs = _jobs(fetched, store_root, sample_rate_hz)
+    _check_present(jobs)
+    outcomes = run_all(_make_clip, jobs, pool, describe="resample")
+    rows = [
+        {"recording_id": recording_id, **_judge(outcome.item, outcome.value, store_root, config)}
+        for recording_id, outcome in zip(fetched["recording_id"], outcomes, strict=True)
+    ]
+    unfetched = files.loc[files["error"].notna(), ["recording_id", "error", "detail"]]
+    rows += unfetched.to_dict("records")
+    clips = pd.DataFrame(rows, columns=list(CLIPS.columns)).astype(empty_table(CLIPS).dtypes)
+    clips = clips.sort_values("recording_id", ignore_index=True)
+    return mark_duplicates(clips, recordings, config.duplicates)
+
+
+def clip_counts(clips: pd.DataFrame, sample_rate_hz: int) -> dict[str, object]:
+    """Returns usable hours, numbers of clips and of duplicates, and what is of no use per reason."""
+    usable = clips[clips["error"].isna()]
+    return {
+        "n_clips": len(usable),
+        "hours": round(float(usable["n_samples"].sum()) / sample_rate_hz / 3600, 4),
+        "duplicates": _counts(usable["duplicate_kind"]),
+        "failed": _counts(clips["error"]),
+    }
+
+
+def check_failures(clips: pd.DataFrame, files: pd.DataFrame, config: ResampleConfig) -> None:
+    """Refuses a clips table with too many failures; to be asked after the table is written.
+
+    Files that could not be fetched do not count here: the fetch stage has judged them.
+
+    Raises:
+        ClipsFailedError: With the number and an example of each reason.
+    """
+    fetched = clips[clips["recording_id"].isin(files.loc[files["error"].isna(), "recording_id"])]
+    failed = fetched[fetched["error"].notna()]
+    if len(failed) <= config.max_failed_share * len(fetched):
+        return
+    reasons = [
+        f"  {len(rows)} {reason}, such as {rows['recording_id'].iloc[0]}: {rows['detail'].iloc[0]}"
+        for reason, rows in sorted(failed.groupby("error"), key=lambda pair: -len(pair[1]))
+    ]
+    raise ClipsFailedError(
+        f"{len(failed)} of {len(fetched)} files are of no use, more than "
+        f"resample.max_failed_share = {config.max_failed_share:g} allows:\n" + "\n".join(reasons)
+    )
+
+
+def check_stored(paths: Iterable[Path], stage: str) -> None:
+    """Refuses when files of the audio store are gone.
+
+    Raises:
+        StoreError: With the number, two examples and the stage that writes them anew.
+    """
+    if missing := [path for path in paths if not path.is_file()]:
+        raise StoreError(
+            f"{len(missing)} files are not in the audio store, such as "
+            f"{', '.join(map(str, missing[:2]))}; to make them again: dvc repro -f -s {stage}"
+        )
+
+
+def _jobs(fetched: pd.DataFrame, store_root: Path, sample_rate_hz: int) -> list[_Job]:
+    code = codehash.fingerprint(*_CODE)
+    jobs = []
+    for path, sha256 in zip(fetched["path"], fetched["sha256"], strict=True):
+        raw = store_root / path
+        key = hashlib.sha256(f"{sha256} {sample_rate_hz} {code}".encode()).hexdigest()[:16]
+        clip = store_root / "clips" / f"{raw.stem}-{key}.ogg"
+        jobs.append(_Job(raw, clip, sample_rate_hz))
+    return jobs
+
+
+def _check_present(jobs: list[_Job]) -> None:
+    gone = [job for job in jobs if not job.raw.is_file()]
+    check_stored((job.raw for job in gone if job.done() is None), "fetch")
+
+
+def _make_clip(job: _Job) -> dict[str, object]:
+    """Returns the measures of a clip, or error and detail; encodes it unless that is done."""
+    if (found := job.done()) is not None:
+        return found
+    try:
+        found = _encode(job)
+    except DecodeError as error:
+        found = {"error": error.reason, "detail": error.detail}
+    write_json(job.sidecar, found)
+    return found
+
+
+def _encode(job: _Job) -> dict[str, object]:
+    info, meter = audio.probe(job.raw), _Meter(job.sample_rate_hz)
+    with atomic_path(job.clip) as temporary:
+        blocks = meter.metered(audio.decode_blocks(job.raw, job.sample_rate_hz))
+        audio.write_ogg(temporary, blocks, job.sample_rate_hz)
+        if meter.peak > 1:
+            # Turned down, because the feature store's int16 would clip what lies above full scale.
+            share = np.float32(1 / meter.peak)
+            quieter = (share * block for block in audio.decode_blocks(job.raw, job.sample_rate_hz))
+            audio.write_ogg(temporary, quieter, job.sample_rate_hz)
+    source = {"source_sample_rate_hz": info.sample_rate_hz, "n_channels": info.n_channels}
+    return meter.measures() | source
+
+
+class _Meter:
+    """Measures a wave that passes through it."""
+
+    def __init__(self, sample_rate_hz: int) -> None:
+        self.peak = 0.0
+        self._n_samples = self._n_clipped = 0
+        self._total = self._energy = 0.0
+        self._digest = audio.PcmHash()
+        self._fingerprinter = Fingerprinter(sample_rate_hz)
+
+    def metered(self, blocks: Iterable[Wave]) -> Iterator[Wave]:
+        """Yields the blocks as they are."""
+        for block in blocks:
+            magnitude, exact = np.abs(block), block.astype(np.float64)
+            self.peak = max(self.peak, float(magnitude.max(initial=0)))
+            self._n_samples += len(block)
+            self._n_clipped += int((magnitude >= _CLIPPED).sum())
+            self._total += float(exact.sum())
+            self._energy += float(exact @ exact)
+            self._digest.update(block)
+            self._fingerprinter.update(block)
+            yield block
+
+    def measures(self) -> dict[str, object]:
+        """Returns what goes into the sidecar; the fingerprint in base64."""
+        n_samples = max(1, self._n_samples)
+        power = max(0.0, self._energy / n_samples - (self._total / n_samples) ** 2)
+        fingerprint = base64.b64encode(self._fingerprinter.frames().tobytes())
+        return {
+            "n_samples": self._n_samples,
+            "pcm_hash": self._digest.hexdigest(),
+            "fingerprint": fingerprint.decode("ascii"),
+            "peak_dbfs": _dbfs(self.peak**2),
+            "rms_dbfs": _dbfs(power),
+            "clipped_share": self._n_clipped / n_samples,
+        }
+
+
+def _dbfs(power: float) -> float:
+    return max(_FLOOR_DBFS, 10 * np.log10(power)) if power > 0 else _FLOOR_DBFS
+
+
+def _judge(
+    job: _Job, found: dict[str, object] | None, store_root: Path, config: ResampleConfig
+) -> dict[str, object]:
+    """Returns the row of a clip, but for its id: measures, and path or error."""
+    if found is None:
+        return {"error": "worker_died", "detail": f"the process that decoded {job.raw.name} died"}
+    if "error" in found:
+        return found
+    row = found | {"fingerprint": base64.b64decode(str(found["fingerprint"]))}
+    duration_s = float(str(found["n_samples"])) / job.sample_rate_hz
+    level_dbfs = float(str(found["rms_dbfs"]))
+    if duration_s < config.min_duration_s:
+        return row | {"error": "too_short", "detail": f"{duration_s:.3f} s"}
+    if level_dbfs < config.silent_dbfs:
+        return row | {"error": "silent", "detail": f"RMS level {level_dbfs:.1f} dBFS"}
+    return row | {"path": job.clip.relative_to(store_root).as_posix()}
+
+
+def _counts(reasons: pd.Series) -> dict[str, int]:
+    return {str(reason): int(n) for reason, n in reasons.value_counts().items()}

@@ -1,0 +1,131 @@
+"""The command as a user runs it."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from click.testing import CliRunner
+
+from bclef.cli import main
+
+
+@pytest.fixture
+def export(make_export, tmp_path):
+    return make_export(tmp_path / "export")
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_help_comes_at_once():
+    began_s = time.process_time_ns(), time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", "from bclef.cli import main; main(['--help'])"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert time.monotonic() - began_s[1] < 5  # a machine under load; what is imported decides
+    assert "predict" in done.stdout
+    assert "track" in done.stdout
+    for heavy in ("numpy", "pandas", "pyarrow", "onnxruntime", "torch", "soundfile", "mlflow"):
+        assert f" {heavy}\n" not in done.stderr, heavy
+
+
+def test_prediction_ends_well_although_some_files_are_unreadable(export, tmp_path):
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    soundfile.write(folder / "loud.wav", np.full(30_000, 0.5), 30_000)
+    soundfile.write(folder / "silent.wav", np.zeros(30_000), 30_000)
+    (folder / "notes.txt").write_text("heard nothing")
+    output = tmp_path / "birds.csv"
+    done = run("predict", folder, "--model", export, "-o", output, "--workers", 0)
+    assert done.exit_code == 0, done.output
+    assert "2 of 3 files read" in done.output
+    assert "times real time" in done.output
+    files = pd.read_csv(tmp_path / "birds.files.csv", index_col="recording")
+    assert files.loc[str(folder / "notes.txt"), "error"] == "not_audio"
+    assert files.loc[str(folder / "silent.wav"), "max_confidence"] == 0
+    assert pd.read_csv(output)["recording"].unique().tolist() == [str(folder / "loud.wav")]
+
+
+def test_threshold_and_step_are_obeyed(export, tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.repeat([0.2, 0.4, 0.6], 10_000), 30_000)
+    output = tmp_path / "birds.parquet"
+    options = ["-o", output, "--threshold", 0.5, "--step-s", 0.25, "--workers", 0]
+    done = run("predict", tmp_path / "a.wav", "--model", export, *options)
+    assert done.exit_code == 0, done.output
+    detections = pd.read_parquet(output)
+    assert detections["start_s"].tolist() == [0.0]
+    assert detections["label"].tolist() == ["last"]
+
+
+def test_no_readable_file_is_a_failure_with_its_table(export, tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"")
+    output = tmp_path / "birds.csv"
+    done = run("predict", tmp_path / "a.wav", "--model", export, "-o", output, "--workers", 0)
+    assert done.exit_code == 1
+    assert "none of 1 files could be read" in done.output
+    assert "birds.files.csv" in done.output
+    assert pd.read_csv(tmp_path / "birds.files.csv")["error"].tolist() == ["empty"]
+
+
+def test_missing_model_is_a_failure_that_says_what_to_do(tmp_path):
+    done = run("predict", tmp_path, "--model", tmp_path / "none", "-o", tmp_path / "birds.csv")
+    assert done.exit_code == 1
+    (tmp_path / "a.wav").touch()
+    done = run("predict", tmp_path, "--model", tmp_path / "none", "-o", tmp_path / "birds.csv")
+    assert done.exit_code == 1
+    assert "no such folder; expected an export" in done.output
+    assert not (tmp_path / "birds.csv").exists()
+
+
+def test_empty_folder_is_a_failure(export, tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = run("predict", tmp_path / "empty", "--model", export, "-o", tmp_path / "birds.csv")
+    assert done.exit_code == 1
+    assert "no file in the folders named" in done.output
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["-o", "birds.xlsx"], "found suffix '.xlsx'"),
+        (["-o", "birds.csv", "--step-s", "3"], "found a step of 3.0 s"),
+        (["-o", "birds.csv", "--threshold", "2"], "2.0 is not in the range"),
+    ],
+)
+def test_wrong_option_is_told_before_the_work(export, tmp_path, monkeypatch, options, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.wav").touch()
+    done = run("predict", "a.wav", "--model", export, *options)
+    assert done.exit_code == 2
+    assert said in done.output
+
+
+def test_tracking_outside_a_workspace_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run("track")
+    assert done.exit_code == 1
+    assert "Traceback" not in done.output
+    assert done.output.startswith("Error: ")
+
+
+@pytest.mark.slow
+def test_every_odd_and_annotated_file_gets_a_row(real_audio, export, tmp_path):
+    folders = [real_audio / "odd", real_audio / "annotated"]
+    output = tmp_path / "birds.csv"
+    done = run("predict", *folders, "--model", export, "-o", output, "--threshold", 0.01)
+    assert done.exit_code == 0, done.output
+    expected = {str(path) for folder in folders for path in folder.rglob("*") if path.is_file()}
+    files = pd.read_csv(tmp_path / "birds.files.csv")
+    assert set(files["recording"]) == expected
+    assert len(files) == len(expected) > 90
+    assert (files["error"].isna() == files["n_windows"].notna()).all()
+    assert files.loc[files["error"].notna(), "detail"].notna().all()
+    assert files["error"].isna().sum() > 60
+    assert "crash" not in set(files["error"])
+    assert set(pd.read_csv(output)["recording"]) <= expected

@@ -1,0 +1,330 @@
+"""Export of real networks, and the gate that must not let a wrong graph pass."""
+
+import json
+import math
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+import torch
+
+from bclef.export import ExportConfig, ExportInputs, export_model
+from bclef.exportfolder import ExportError, describe_file
+from bclef.frontend import FrontEndConfig
+from bclef.modelfiles import make_card, save_model
+from bclef.models import ModelConfig, ModelSpec, build_model
+from bclef.parity import TORCH, make_probes, measure_parity, open_runtimes, torch_runtime
+from bclef.runtime import Predictor
+
+LABELS = ("0123", "Aa", "Bb, \"c\"", "no", "zz")  # fmt: skip
+WINDOW_SAMPLES = 16_000
+CONFIG = ExportConfig(
+    ensemble="teachers", opset=18, tolerance_fp32=1e-4, tolerance_fp16=5e-3, large_batch=9
+)
+TOLERANCES = {TORCH: 1e-4, "onnxruntime": 1e-4, "openvino_fp32": 1e-4, "openvino_fp16": 5e-3}
+CLASSES = pd.DataFrame(
+    {
+        "label": [*reversed(LABELS), "other"],
+        "scientific_name": [f"Avis {label}" for label in [*reversed(LABELS), "other"]],
+        "common_name": [None, *["bird"] * 5],
+    }
+)
+
+
+def make_spec(**frontend):
+    settings = {
+        "n_fft": 512, "win_samples": 400, "hop_samples": 250, "n_mels": 32, "f_min_hz": 50.0,
+        "f_max_hz": 8000.0, "mel_scale": "htk", "mel_norm": None, "normalise_window": True,
+        "power": 2, "wave_scaling": "none", "top_db": 80.0, "scaling": "zmm",
+    }  # fmt: skip
+    return ModelSpec(
+        labels=LABELS,
+        sample_rate_hz=16_000,
+        window_samples=WINDOW_SAMPLES,
+        frontend=FrontEndConfig(**{**settings, **frontend}),
+        model=ModelConfig(
+            backbone="test_efficientnet", pretrained=False, head="sed", frequency_pool="gem",
+            hidden_features=None, dropout=0.1, drop_path=0.0,
+        ),
+    )  # fmt: skip
+
+
+def sounds(n_clips, seed=7):
+    """Chirps of unlike pitch in noise, float32 [n_clips, WINDOW_SAMPLES]."""
+    rng = np.random.default_rng(seed)
+    time_s = np.arange(WINDOW_SAMPLES) / 16_000
+    pitch_hz = rng.uniform(500, 6000, (n_clips, 1))
+    waves = 0.3 * np.sin(2 * np.pi * pitch_hz * time_s * (1 + 0.1 * time_s))
+    return (waves + rng.normal(0, 0.01, waves.shape)).astype(np.float32)
+
+
+def make_model(seed, spec=None):
+    """Returns a network whose scores differ between sounds, as those of a trained one do."""
+    model = build_model(spec or make_spec(), seed)
+    waves = torch.from_numpy(sounds(16))
+    with torch.no_grad():
+        for norm in (part for part in model.modules() if isinstance(part, torch.nn.BatchNorm2d)):
+            norm.momentum = None  # the running mean is then the mean
+        model.train()(waves)
+        model.eval()
+        clip = model(waves).clip
+        gain = 2 / clip.std(0)
+        layer = model.head.classify
+        layer.weight.mul_(gain[:, None])
+        layer.bias.copy_((layer.bias - clip.mean(0)) * gain)
+    return model
+
+
+def save(model, directory):
+    save_model(model, directory, make_card(model.spec, "random", {"seed": 1}, {}))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def models():
+    return [make_model(seed) for seed in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def model_dirs(models, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return [save(model, folder / str(index)) for index, model in enumerate(models)]
+
+
+def make_inputs(model_dirs, **changes):
+    settings = {"model_dirs": model_dirs, "classes": CLASSES, "attribution": None}
+    return ExportInputs(**{**settings, "probes": sounds(3, seed=8), **changes})
+
+
+@pytest.fixture(scope="module")
+def exported(model_dirs, tmp_path_factory):
+    """Folder and summary of the exported ensemble."""
+    folder = tmp_path_factory.mktemp("exported")
+    (folder / "credits.csv").write_text("recording_id\nXC1\n")
+    inputs = make_inputs(model_dirs, attribution=folder / "credits.csv")
+    summary = export_model(inputs, folder / "export", CONFIG, np.random.default_rng(3))
+    return folder / "export", summary
+
+
+@pytest.mark.slow
+def test_folder_holds_all_files_with_their_hashes(exported):
+    directory, summary = exported
+    found = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()}
+    listed = {
+        "model.onnx", "labels.csv", "parity.json", "ATTRIBUTION.csv", "openvino/model.xml",
+        "openvino/model.bin", "openvino/model_fp16.xml", "openvino/model_fp16.bin",
+    }  # fmt: skip
+    card = json.loads((directory / "model.json").read_text())
+    assert found == listed | {"model.json"}
+    assert card["files"] == {name: describe_file(directory / name) for name in listed}
+    assert card["labels"] == list(LABELS)
+    assert card["ensemble"] == "teachers"
+    assert card["frontend"] == make_spec().frontend.model_dump(mode="json")
+    assert [member["training"] for member in card["members"]] == [{"seed": 1}] * 2
+    assert summary.n_bytes["openvino/model_fp16.bin"] < 0.6 * summary.n_bytes["openvino/model.bin"]
+
+
+@pytest.mark.slow
+def test_runtime_gives_the_mean_probability_of_the_members(exported, models):
+    waves = sounds(5, seed=9)
+    with torch.inference_mode():
+        members = [model(torch.from_numpy(waves)).clip.sigmoid().numpy() for model in models]
+    predictor = Predictor(exported[0])
+    assert np.abs(members[0] - members[1]).max() > 0.05
+    np.testing.assert_allclose(predictor.scores(waves), np.mean(members, 0), rtol=0, atol=1e-5)
+    assert predictor.labels == LABELS
+    assert predictor.scientific_names == tuple(f"Avis {label}" for label in LABELS)
+
+
+@pytest.mark.slow
+def test_summary_has_differences_and_times_of_every_runtime(exported):
+    summary = exported[1]
+    parity = json.loads((exported[0] / "parity.json").read_text())
+    assert parity["passed"] is True
+    assert parity["reference_spread"] > 0.1
+    assert set(parity["differences"]) == set(TOLERANCES)
+    kinds = {"random", "quiet", "silent", "clipped", "short", "real"}
+    for batches in parity["differences"].values():
+        assert set(batches) == {"batch_1", "batch_3", "batch_9", "batch_2"}
+        assert all(set(batch) == kinds for batch in batches.values())
+    assert summary.max_abs_dp["onnxruntime"] <= 1e-5
+    assert 0 < summary.max_abs_dp["openvino_fp16"] <= 5e-3
+    assert (summary.n_models, summary.n_classes) == (2, 5)
+    for times in summary.ms_per_window.values():
+        assert set(times) == {"batch_1", "batch_9"}
+        assert all(0 < ms < math.inf for ms in times.values())
+    assert json.dumps(summary.tree())
+
+
+@pytest.mark.slow
+def test_graph_tells_nothing_of_the_machine_and_is_the_same_twice(exported, model_dirs, tmp_path):
+    directory = exported[0]
+    again = tmp_path / "again"
+    export_model(make_inputs(model_dirs), again, CONFIG, np.random.default_rng(3))
+    for name in ("model.onnx", "openvino/model.xml", "openvino/model_fp16.bin", "parity.json"):
+        assert (again / name).read_bytes() == (directory / name).read_bytes(), name
+    for path in (directory / "model.onnx", directory / "openvino/model.xml"):
+        for word in (b"site-packages", b"/bclef/", str(directory.parent).encode()):
+            assert word not in path.read_bytes(), path
+
+
+def planted(exported, models, tmp_path, fault):
+    """Returns the parity of the exported graph after `fault` has changed its tensors by name."""
+    folder = tmp_path / "planted"
+    (folder / "openvino").mkdir(parents=True)
+    for path in exported[0].rglob("openvino/*"):
+        (folder / "openvino" / path.name).write_bytes(path.read_bytes())
+    graph = onnx.load(exported[0] / "model.onnx")
+    for entry in graph.graph.initializer:
+        values = onnx.numpy_helper.to_array(entry)
+        changed = fault(entry.name, values)
+        entry.CopyFrom(onnx.numpy_helper.from_array(changed, entry.name))
+    onnx.save(graph, folder / "model.onnx")
+    runtime = {"onnxruntime": open_runtimes(folder)["onnxruntime"]}
+    probes = make_probes(sounds(3, seed=8), np.random.default_rng(3))
+    return measure_parity(runtime, torch_runtime(models), probes, TOLERANCES, 9)
+
+
+def swapped_classes(name, values):
+    if "classify" not in name and values.shape[-1:] != (len(LABELS),):
+        return values
+    axis = values.shape.index(len(LABELS)) if len(LABELS) in values.shape else None
+    return values if axis is None else np.ascontiguousarray(np.flip(values, axis))
+
+
+def unfilled_tensor(name, values):
+    return np.zeros_like(values) if name.endswith("members.0.backbone.conv_stem.weight") else values
+
+
+def slight_shift(name, values):
+    return values + np.float32(0.02) if name.endswith("members.0.head.classify.bias") else values
+
+
+def nothing(_, values):
+    return values
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [swapped_classes, unfilled_tensor, slight_shift])
+def test_planted_fault_does_not_pass_the_gate(exported, models, tmp_path, fault):
+    parity = planted(exported, models, tmp_path, fault)
+    assert parity.faults()
+    assert all(said.startswith("onnxruntime differs by") for said in parity.faults())
+    assert parity.worst()["onnxruntime"] > 3e-4
+
+
+@pytest.mark.slow
+def test_graph_with_no_fault_planted_passes_the_gate(exported, models, tmp_path):
+    assert planted(exported, models, tmp_path, nothing).faults() == []
+
+
+def fake_torch(waves):
+    """Two classes by level and by roughness of each clip."""
+    return np.stack([np.abs(waves).mean(1), np.abs(np.diff(waves)).mean(1)], 1).clip(0, 1)
+
+
+def parity_of(run, tolerance=1e-4):
+    probes = make_probes(sounds(2), np.random.default_rng(1))
+    tolerances = {TORCH: 1e-4, "fake": tolerance}
+    return measure_parity({"fake": run}, fake_torch, probes, tolerances, 9)
+
+
+def test_difference_of_a_thousandth_is_beyond_fp32_and_within_fp16():
+    def run(waves):
+        return fake_torch(waves) + np.float32(1e-3)
+
+    assert parity_of(fake_torch).faults() == []
+    assert parity_of(run).worst()["fake"] == pytest.approx(1e-3, rel=1e-2)
+    assert len(parity_of(run).faults()) == 4 * 6
+    assert parity_of(run, tolerance=5e-3).faults() == []
+
+
+def test_score_that_depends_on_the_batch_is_found():
+    def run(waves):
+        return fake_torch(waves / max(1, np.abs(waves).max()))
+
+    said = " ".join(parity_of(run).faults())
+    assert "random clips in batch_9" in said
+    assert "batch_1" not in said.replace("clipped clips in batch_1", "")
+
+
+def test_fault_at_the_first_call_of_a_new_shape_is_found():
+    seen = set()
+
+    def run(waves):
+        first = waves.shape not in seen
+        seen.add(waves.shape)
+        return fake_torch(waves) + 0.5 * (first and len(waves) == 9)
+
+    assert all("batch_9" in fault for fault in parity_of(run).faults())
+    assert parity_of(fake_torch).faults() == []
+
+
+def test_score_that_is_no_number_counts_as_the_greatest_difference():
+    def run(waves):
+        return np.where(np.abs(waves).max(1, keepdims=True) == 0, np.nan, fake_torch(waves))
+
+    parity = parity_of(run)
+    assert parity.worst()["fake"] == 1
+    assert all("silent" in fault for fault in parity.faults())
+    assert json.dumps(parity.tree(), allow_nan=False)
+
+
+def test_model_that_hears_nothing_is_warned_about(caplog):
+    probes = make_probes(sounds(1), np.random.default_rng(1))
+
+    def deaf(waves):
+        return np.full((len(waves), 2), 0.5, np.float32)
+
+    measure_parity({}, deaf, probes, {TORCH: 1e-4}, 9)
+    assert "the parity gate sees little" in caplog.text
+
+
+def test_probes_of_no_recording_still_cover_the_hard_kinds():
+    probes = make_probes(np.zeros((0, 500), np.float32), np.random.default_rng(1))
+    assert set(probes) == {"random", "quiet", "silent", "clipped", "short"}
+    assert np.abs(probes["clipped"]).max() > 1
+    assert probes["short"][0, :50].any()
+    assert not probes["short"][0, 50:].any()
+    assert all(waves.dtype == np.float32 for waves in probes.values())
+
+
+@pytest.mark.slow
+def test_failed_gate_leaves_its_figures_and_no_half_export(model_dirs, tmp_path):
+    strict = CONFIG.model_copy(update={"tolerance_fp16": 1e-9})
+    directory = tmp_path / "export"
+    directory.mkdir()
+    (directory / "old").touch()
+    with pytest.raises(ExportError, match="openvino_fp16 differs by") as raised:
+        export_model(make_inputs(model_dirs[:1]), directory, strict, np.random.default_rng(3))
+    figures = json.loads((tmp_path / "export.failed.json").read_text())
+    assert "export.failed.json" in str(raised.value)
+    assert figures["passed"] is False
+    assert {path.name for path in tmp_path.iterdir()} == {"export", "export.failed.json"}
+    assert [path.name for path in directory.iterdir()] == ["old"]
+
+
+def refused(inputs, tmp_path, said):
+    with pytest.raises(ExportError, match=said):
+        export_model(inputs, tmp_path / "export", CONFIG, np.random.default_rng(3))
+    assert not (tmp_path / "export").exists()
+
+
+def test_members_with_different_front_ends_are_refused(model_dirs, tmp_path):
+    other = save(build_model(make_spec(n_mels=40), 1), tmp_path / "other")
+    refused(make_inputs([model_dirs[0], other]), tmp_path, "differ in frontend")
+
+
+def test_label_without_a_name_is_refused(model_dirs, tmp_path):
+    classes = CLASSES[CLASSES["label"] != "no"]
+    refused(make_inputs(model_dirs, classes=classes), tmp_path, "1 of 5 labels .* such as 'no'")
+
+
+def test_probes_of_another_length_are_refused(model_dirs, tmp_path):
+    probes = np.zeros((2, 100), np.float32)
+    refused(make_inputs(model_dirs, probes=probes), tmp_path, r"shape \(2, 100\)")
+
+
+def test_export_of_no_model_is_refused(tmp_path):
+    refused(make_inputs([]), tmp_path, "no model to export")

@@ -1,0 +1,212 @@
+"""A small planted world for training: each species is a tone, heard over noise."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from bclef.frontend import FrontEndConfig
+from bclef.models import ModelConfig, ModelSpec
+from bclef.phases import PhaseSetup
+from bclef.training import TrainConfig
+
+SAMPLE_RATE_HZ = 8000
+TONES_HZ = {"ani": 600.0, "bee": 1100.0, "cro": 1900.0, "dov": 3000.0}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small are faster on one thread, and far faster beside other processes."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
+
+class MemoryStore:
+    """The feature store's interface over arrays; it counts what is read."""
+
+    def __init__(self, index: pd.DataFrame, waves: dict[str, NDArray[np.int16]]) -> None:
+        self.index = index
+        self.waves = waves
+        self.n_reads = 0
+
+    def read(
+        self, recording_id: str, first_sample: int = 0, n_samples: int | None = None
+    ) -> NDArray[np.int16]:
+        self.n_reads += 1
+        wave = self.waves[recording_id]
+        n_left = len(wave) - first_sample if n_samples is None else n_samples
+        assert 0 <= first_sample
+        assert first_sample + n_left <= len(wave), "read beyond the end of a recording"
+        return wave[first_sample : first_sample + n_left]
+
+    def activity(self, recording_id: str) -> NDArray[np.float32]:
+        step = SAMPLE_RATE_HZ // 10
+        wave = self.waves[recording_id].astype(np.float64) / 32768
+        blocks = [wave[first : first + step] for first in range(0, len(wave), step)]
+        return np.array([10 * np.log10(np.mean(b**2) + 1e-10) for b in blocks], np.float32)
+
+
+def make_index(rows: list[dict[str, object]]) -> pd.DataFrame:
+    index = pd.DataFrame(rows)
+    return index.astype({"recording_id": "string", "role": "string", "label": "string"})
+
+
+@pytest.fixture
+def index_of() -> Callable[[list[dict[str, object]]], pd.DataFrame]:
+    """A function that makes a feature index of rows."""
+    return make_index
+
+
+@pytest.fixture
+def store_of() -> Callable[[pd.DataFrame, dict[str, NDArray[np.int16]]], MemoryStore]:
+    """A function that makes a store of an index and waves."""
+    return MemoryStore
+
+
+@pytest.fixture
+def world() -> MemoryStore:
+    """48 labelled recordings of 4 species, 6 of noise and 8 soundscapes, 1 to 4 s long."""
+    rng = np.random.default_rng(7)
+    rows: list[dict[str, object]] = []
+    waves: dict[str, NDArray[np.int16]] = {}
+
+    def add(name: str, role: str, label: str | None, tones_hz: list[float]) -> None:
+        n_samples = int(SAMPLE_RATE_HZ * rng.uniform(0.7, 4))
+        time_s = np.arange(n_samples) / SAMPLE_RATE_HZ
+        wave = 0.01 * rng.normal(size=n_samples)
+        for tone_hz in tones_hz:
+            wave += 0.1 * np.sin(2 * np.pi * tone_hz * rng.uniform(0.95, 1.05) * time_s)
+        waves[name] = (wave * 32767).astype(np.int16)
+        row = {"recording_id": name, "n_samples": n_samples, "role": role, "label": label}
+        rows.append(row | {"secondary_labels": [], "annotated": False})
+
+    for position in range(48):
+        label = list(TONES_HZ)[position % 4]
+        add(f"f{position:02d}", "focal", label, [TONES_HZ[label]])
+    for position in range(6):
+        add(f"n{position}", "noise", None, [])
+    for position in range(8):
+        add(f"s{position}", "soundscape", None, [list(TONES_HZ.values())[position % 4]])
+    return MemoryStore(make_index(rows), waves)
+
+
+@pytest.fixture
+def splits() -> pd.DataFrame:
+    """Folds 0 and 1, and a third of the recordings in none; groups of two recordings."""
+    ids = [f"f{position:02d}" for position in range(48)]
+    folds = [(None, 0, 1)[position // 4 % 3] for position in range(48)]
+    groups = [f"g{position // 8}{position % 4}" for position in range(48)]
+    frame = pd.DataFrame({"recording_id": ids, "group": groups, "fold": folds})
+    return frame.astype({"recording_id": "string", "group": "string", "fold": "Int64"})
+
+
+@pytest.fixture
+def frontend() -> FrontEndConfig:
+    return FrontEndConfig.from_tree(
+        {
+            "n_fft": 256,
+            "win_samples": 256,
+            "hop_samples": 128,
+            "n_mels": 32,
+            "f_min_hz": 50.0,
+            "f_max_hz": 4000.0,
+            "mel_scale": "htk",
+            "mel_norm": None,
+            "normalise_window": False,
+            "power": 2,
+            "wave_scaling": "none",
+            "top_db": 80.0,
+            "scaling": "zscore",
+        },
+        "test",
+    )
+
+
+@pytest.fixture
+def model_config() -> ModelConfig:
+    return ModelConfig(
+        backbone="lcnet_035",
+        pretrained=False,
+        head="sed",
+        frequency_pool="mean",
+        hidden_features=None,
+        dropout=0.2,
+        drop_path=0.0,
+    )
+
+
+@pytest.fixture
+def spec(frontend: FrontEndConfig, model_config: ModelConfig) -> ModelSpec:
+    return ModelSpec(
+        labels=tuple(TONES_HZ),
+        sample_rate_hz=SAMPLE_RATE_HZ,
+        window_samples=SAMPLE_RATE_HZ,
+        frontend=frontend,
+        model=model_config,
+    )
+
+
+@pytest.fixture
+def train_config() -> TrainConfig:
+    return TrainConfig(
+        window_s=1.0,
+        sampler="inverse_sqrt",
+        crop_place="active",
+        secondary_label_value=1.0,
+        batch_size=8,
+        clips_per_epoch=32,
+        mixup_probability=0.5,
+        mixup_level_db=6.0,
+        noise_probability=0.5,
+        noise_snr_min_db=0.0,
+        noise_snr_max_db=20.0,
+        gain_range_db=6.0,
+        mask_probability=0.5,
+        n_time_masks=1,
+        time_mask_share=0.2,
+        n_frequency_masks=1,
+        frequency_mask_share=0.1,
+        loss="bce",
+        frame_loss_weight=0.5,
+        label_smoothing=0.01,
+        epochs=3,
+        lr=5e-3,
+        warmup_epochs=0.5,
+        weight_decay=0.01,
+        gradient_clip_norm=1.0,
+        ema_decay=0.8,
+        precision="float32",
+        validate_every_epochs=2,
+        val_step_s=1.0,
+        select="last",
+    )
+
+
+@pytest.fixture
+def setup(
+    world: MemoryStore,
+    splits: pd.DataFrame,
+    frontend: FrontEndConfig,
+    model_config: ModelConfig,
+    train_config: TrainConfig,
+    tmp_path: Path,
+) -> PhaseSetup:
+    return PhaseSetup(
+        store=world,
+        splits=splits,
+        sample_rate_hz=SAMPLE_RATE_HZ,
+        frontend=frontend,
+        model=model_config,
+        train=train_config,
+        seed=1,
+        work_dir=tmp_path / "work",
+        on_metrics=lambda _figures, _epoch: None,
+        params={"train.lr": 5e-3},
+        data={"data/features/index.parquet": "0" * 64},
+    )
