@@ -52,14 +52,6 @@ the same sound in WAV and FLAC, or under other names and tags. Levels leave a co
 Errors: those of fetching and of `audio.DecodeError`, and silent, too_short, worker_died.
 """
 
-FILES_NEEDED = {
-    "recording_id": "string",
-    "path": "string?",
-    "sha256": "string?",
-    "error": "string?",
-    "detail": "string?",
-}
-
 _CODE = ("bclef.audio", "bclef.containers", "bclef.fingerprints", "bclef.clips")
 _FLOOR_DBFS = -150.0
 """Level of digital silence, whose logarithm is not finite."""
@@ -120,7 +112,7 @@ def make_clips(
     """Returns the clips table of `files`, after encoding what the store does not hold.
 
     Args:
-        files: Columns FILES_NEEDED.
+        files: Columns recording_id, path, sha256, error and detail.
         recordings: Columns recording_id, role and annotated, for choosing among duplicates.
         store_root: Folder of the audio store; clips go to `clips/`.
         config: What is of use; the share of failures is for `check_failures`.
@@ -139,14 +131,14 @@ def make_clips(
         for recording_id, outcome in zip(fetched["recording_id"], outcomes, strict=True)
     ]
     unfetched = files.loc[files["error"].notna(), ["recording_id", "error", "detail"]]
-    rows += unfetched.to_dict("records")
-    clips = pd.DataFrame(rows, columns=list(CLIPS.columns)).astype(empty_table(CLIPS).dtypes)
+    clips = pd.concat([pd.DataFrame(rows, columns=list(CLIPS.columns)), unfetched])
+    clips = clips.astype(empty_table(CLIPS).dtypes)
     clips = clips.sort_values("recording_id", ignore_index=True)
     return mark_duplicates(clips, recordings, config.duplicates)
 
 
 def clip_counts(clips: pd.DataFrame, sample_rate_hz: int) -> dict[str, object]:
-    """Returns usable hours, numbers of clips and of duplicates, and what is of no use per reason."""
+    """Returns usable hours, numbers of clips and duplicates, and failures per reason."""
     usable = clips[clips["error"].isna()]
     return {
         "n_clips": len(usable),

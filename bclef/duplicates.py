@@ -22,15 +22,6 @@ from bclef import fingerprints
 from bclef.config import Section
 from bclef.fingerprints import FRAME, HOP_S, N_BITS, Frames
 
-CLIPS_NEEDED = {
-    "recording_id": "string",
-    "n_samples": "int64?",
-    "pcm_hash": "string?",
-    "fingerprint": "binary?",
-    "source_sample_rate_hz": "int64?",
-    "error": "string?",
-}
-
 _ROLES = ("focal", "soundscape", "noise")
 _MOST_COMMON = 100
 """Words that occur more often say nothing of a pair (and would cost their number squared)."""
@@ -64,12 +55,13 @@ def mark_duplicates(
     `duplicate_of`; their kind is `exact` when their samples equal its own, else `reencoded`.
 
     Args:
-        clips: Columns CLIPS_NEEDED; rows with an error are left alone.
+        clips: Columns recording_id, n_samples, pcm_hash, fingerprint, source_sample_rate_hz and
+            error; rows with an error are left alone.
         recordings: Columns recording_id, role and annotated.
         config: When two recordings count as the same.
     """
     usable = clips[clips["error"].isna()]
-    ranked = usable.iloc[np.argsort(_ranks(usable, recordings))]
+    ranked = usable.iloc[_best_first(usable, recordings)]
     kept = ranked.iloc[_best_of_group(ranked, config)]
     is_copy = kept.index.to_numpy() != ranked.index.to_numpy()
     is_exact = kept["pcm_hash"].to_numpy() == ranked["pcm_hash"].to_numpy()
@@ -121,23 +113,19 @@ class _Words:
         return self.frames[self.starts[clip] : self.starts[clip + 1]]
 
 
-def _ranks(usable: pd.DataFrame, recordings: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Returns the place of each clip among all, when the one worth keeping comes first: int64 [N]."""
-    use = recordings["role"].map({role: place for place, role in enumerate(_ROLES)})
-    use = pd.Series(use.to_numpy(np.int64), index=recordings["recording_id"].to_numpy())
-    use[recordings["annotated"].to_numpy(bool)] = -1
-    columns = pd.DataFrame(
-        {
-            "use": use.loc[usable["recording_id"].to_numpy()].to_numpy(),
-            "n_samples": -usable["n_samples"].to_numpy(np.int64),
-            "rate_hz": -usable["source_sample_rate_hz"].to_numpy(np.int64),
-            "recording_id": usable["recording_id"].to_numpy(object),
-        }
+def _best_first(usable: pd.DataFrame, recordings: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Returns the positions of the clips, the one most worth keeping first, int64 [N]."""
+    facts = usable[["recording_id", "n_samples", "source_sample_rate_hz"]].merge(
+        recordings[["recording_id", "role", "annotated"]], on="recording_id", validate="1:1"
     )
-    order = columns.sort_values(list(columns.columns)).index.to_numpy()
-    ranks = np.empty(len(order), np.int64)
-    ranks[order] = np.arange(len(order))
-    return ranks
+    keys = {
+        "annotated": ~facts["annotated"].to_numpy(bool),
+        "role": facts["role"].map(_ROLES.index).to_numpy(np.int64),
+        "n_samples": -facts["n_samples"].to_numpy(np.int64),
+        "rate_hz": -facts["source_sample_rate_hz"].to_numpy(np.int64),
+        "recording_id": facts["recording_id"].to_numpy(object),
+    }
+    return pd.DataFrame(keys).sort_values(list(keys)).index.to_numpy(np.int64)
 
 
 def _best_of_group(ranked: pd.DataFrame, config: DuplicatesConfig) -> npt.NDArray[np.int64]:
@@ -188,7 +176,7 @@ def _agreements(words: _Words) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDAr
         frames = words.frames[start : start + _FRAMES_AT_ONCE]
         for mask in fingerprints.probe_masks(frames):
             probe = frames["word"] ^ mask
-            # Sorted probes walk through the index once; in any other order each one is a cache miss.
+            # Sorted probes walk through the index once; in other orders each one misses the cache.
             asked = np.argsort(probe)
             found = np.minimum(np.searchsorted(values, probe[asked]), len(values) - 1)
             is_hit = (values[found] == probe[asked]) & telling[found] & (frames["word"][asked] != 0)

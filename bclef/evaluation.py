@@ -27,8 +27,9 @@ from bclef.soundscapes import (
     score_soundscapes,
 )
 from bclef.store import Store
-from bclef.tables import Schema, empty_table
+from bclef.tables import Schema, empty_table, read_table, write_table
 from bclef.taxonomy import ClassList
+
 
 PER_CLASS = Schema(
     "PER_CLASS",
@@ -94,6 +95,17 @@ class Evaluation:
     """Annotated windows under the exported model, see `WINDOWS`; empty where there are none."""
     clips: pd.DataFrame
     """Held-out clips as `WINDOWS`: the window with the highest score, the maxima of all windows."""
+
+    def write(self, folder: Path, classes: ClassList) -> None:
+        """Writes per_class.parquet, windows.parquet and clips.parquet into `folder`.
+
+        Raises:
+            TableError: A table is not what its schema says.
+        """
+        write_table(self.per_class, folder / "per_class.parquet", PER_CLASS)
+        schema = WINDOWS.with_columns(dict.fromkeys(classes.labels, "float32"))
+        write_table(self.windows, folder / "windows.parquet", schema)
+        write_table(self.clips, folder / "clips.parquet", schema)
 
     def plot_points(self) -> pd.DataFrame:
         """Returns label and roc_auc of each class that has one, best first (for `dvc plots`)."""

@@ -6,20 +6,15 @@ what is in it.
 """
 
 import shutil
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
-import onnx
-import openvino
 import pandas as pd
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 from bclef.audio import Wave
 from bclef.config import Section
@@ -27,15 +22,13 @@ from bclef.exportfolder import (
     ATTRIBUTION_FILE,
     CARD_FILE,
     CARD_VERSION,
-    INPUT_NAME,
     LABELS_FILE,
     ONNX_FILE,
-    OPENVINO_FILES,
-    OUTPUT_NAME,
     PARITY_FILE,
     ExportError,
     describe_file,
 )
+from bclef.graphs import write_graphs
 from bclef.modelfiles import ModelCard, load_model
 from bclef.models import BirdModel
 from bclef.parity import (
@@ -47,7 +40,6 @@ from bclef.parity import (
     open_runtimes,
     torch_runtime,
 )
-from bclef.spectrogram import FactoredLogMel
 from bclef.tables import atomic_dir, write_json
 
 _SHARED = ("labels", "sample_rate_hz", "window_samples", "frontend")
@@ -66,7 +58,7 @@ class ExportConfig(Section):
     tolerance_fp32: float = Field(gt=0, lt=1)
     """Greatest difference in probability from torch that float32 runtimes may have."""
     tolerance_fp16: float = Field(gt=0, lt=1)
-    """The same for weights stored as float16."""
+    """The same for OpenVINO with weights stored as float16."""
     large_batch: int = Field(ge=4, le=256)
     """Windows in the greatest batch of the parity gate and the timing."""
 
@@ -111,27 +103,6 @@ class ExportSummary:
         }
 
 
-class Ensemble(nn.Module):
-    """The graph that is exported: `wave` [B, T] to mean probabilities [B, C] over `models`.
-
-    Args:
-        models: Members in evaluation mode, with one front end.
-    """
-
-    def __init__(self, models: Sequence[BirdModel]) -> None:
-        super().__init__()
-        spec = models[0].spec
-        self.spectrogram = FactoredLogMel(spec.frontend, spec.sample_rate_hz)
-        self.members = nn.ModuleList(models)
-
-    def forward(self, wave: Tensor) -> Tensor:
-        """Returns float32 [B, C]."""
-        mel = self.spectrogram(wave)
-        models = [cast("BirdModel", member) for member in self.members]
-        clips = [model.features(mel).clip.sigmoid() for model in models]
-        return torch.stack(clips).mean(0)
-
-
 def export_model(
     inputs: ExportInputs, directory: Path, config: ExportConfig, rng: np.random.Generator
 ) -> ExportSummary:
@@ -161,7 +132,7 @@ def export_model(
     failed_path = directory.with_name(f"{directory.name}.failed.json")
     with atomic_dir(directory) as folder:
         _write_labels(folder / LABELS_FILE, card.labels, inputs.classes)
-        _write_graphs(folder, models, card, config.opset)
+        write_graphs(folder, models, config.opset)
         if inputs.attribution is not None:
             shutil.copyfile(inputs.attribution, folder / ATTRIBUTION_FILE)
         runtimes = open_runtimes(folder)
@@ -205,46 +176,6 @@ def _write_labels(path: Path, labels: Sequence[str], classes: pd.DataFrame) -> N
         )
     rows = names.loc[list(labels), _CLASS_COLUMNS].reset_index(drop=True).astype("string")
     rows.fillna("").to_csv(path, index_label="index", lineterminator="\n")
-
-
-def _write_graphs(folder: Path, models: Sequence[BirdModel], card: ModelCard, opset: int) -> None:
-    """Writes the ONNX graph, and from it the two of OpenVINO."""
-    with warnings.catch_warnings():
-        # torch's exporter calls parts of torch that torch has deprecated.
-        warnings.simplefilter("ignore", FutureWarning)
-        program = torch.onnx.export(
-            Ensemble(models).eval(),
-            (torch.zeros(2, card.window_samples),),
-            dynamo=True,
-            opset_version=opset,
-            input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
-        )
-    if program is None:
-        raise ExportError("torch.onnx gave no graph")
-    graph = program.model_proto
-    _drop_build_notes(graph)
-    onnx.checker.check_model(graph, full_check=True)
-    onnx.save(graph, folder / ONNX_FILE)
-    model = openvino.Core().read_model(folder / ONNX_FILE)
-    for place, node in enumerate(model.get_ordered_ops()):
-        # OpenVINO numbers nameless constants through the life of a process: never the same twice.
-        if node.get_type_name() == "Constant":
-            node.set_friendly_name(f"constant_{place}")
-    for name, file in OPENVINO_FILES.items():
-        (folder / file).parent.mkdir(exist_ok=True)
-        openvino.save_model(model, folder / file, compress_to_fp16=name.endswith("fp16"))
-
-
-def _drop_build_notes(model: onnx.ModelProto) -> None:
-    """Removes stack traces and paths of this machine, which also would change the file's hash."""
-    graph = model.graph
-    parts = (graph.node, graph.input, graph.output, graph.initializer, graph.value_info, [graph])
-    for part in (model, *(entry for entries in parts for entry in entries)):
-        del part.metadata_props[:]
-        part.doc_string = ""
 
 
 def _tolerances(config: ExportConfig) -> dict[str, float]:

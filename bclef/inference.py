@@ -19,20 +19,14 @@ from pydantic import Field
 from bclef.audio import window_starts
 from bclef.config import Section
 from bclef.crops import WaveStore, read_crops, window_crops
-from bclef.modelfiles import load_model
+from bclef.modelfiles import load_model, read_card
 from bclef.models import BirdModel, ModelSpec
-from bclef.parallel import run_all
+from bclef.parallel import requested_executor, run_all
 from bclef.store import Store
-from bclef.tables import Schema
+from bclef.tables import empty_table
+from bclef.windowscores import window_scores_schema
 
 RECORDINGS_PER_CHUNK = 32
-
-WINDOW_SCORES = Schema(
-    "WINDOW_SCORES",
-    key=("recording_id", "start_s"),
-    columns={"recording_id": "string", "start_s": "float64", "end_s": "float64"},
-)
-"""Window scores, less their class columns: probabilities, float32, in class order."""
 
 
 class ScoreError(Exception):
@@ -56,11 +50,6 @@ class _Chunk:
     store_dir: Path
     recording_ids: tuple[str, ...]
     config: ScoreConfig
-
-
-def window_scores_schema(labels: Iterable[str]) -> Schema:
-    """Returns the schema of window scores with a column for each of `labels`."""
-    return WINDOW_SCORES.with_columns(dict.fromkeys(labels, "float32"))
 
 
 def score_windows(
@@ -98,6 +87,25 @@ def score_windows(
             )
         tables.append(outcome.value)
     return pd.concat(tables, ignore_index=True)
+
+
+def score_soundscapes(model_dir: Path, store_dir: Path, config: ScoreConfig) -> pd.DataFrame:
+    """Returns the window scores of all soundscapes in a store, annotated ones included.
+
+    Works where the environment asks for it (`parallel.requested_executor`), else in this process.
+
+    Raises:
+        ModelError: `model_dir` holds no whole model.
+        ScoreError: A worker died.
+    """
+    with Store(store_dir) as store:
+        index = store.index
+    ids = index.loc[index["role"] == "soundscape", "recording_id"].tolist()
+    if not ids:
+        labels = read_card(model_dir).labels
+        return empty_table(window_scores_schema(labels))
+    with requested_executor() as pool:
+        return score_windows(model_dir, store_dir, ids, config, pool)
 
 
 def score_recordings(

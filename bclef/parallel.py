@@ -69,6 +69,23 @@ def executor(*, n_workers: int | None = None, address: str | None = None) -> Ite
         pool.shutdown()
 
 
+@contextmanager
+def requested_executor() -> Iterator[Executor | None]:
+    """Yields the executor that the environment asks for, or None where it asks for none.
+
+    For work that keeps all cores of one process busy by itself, as torch does.
+
+    Raises:
+        ClusterError: As `executor`.
+        ValueError: As `executor`.
+    """
+    if os.environ.get("BCLEF_DASK_ADDRESS") or os.environ.get("BCLEF_WORKERS"):
+        with executor() as pool:
+            yield pool
+    else:
+        yield None
+
+
 def run_all(
     fn: Callable[[T], R],
     items: Sequence[T],
@@ -80,7 +97,8 @@ def run_all(
     """Yields the outcome of `fn(item)` for each item, in the order of `items`.
 
     A worker that dies costs only the item it died of. All that were in flight with it are suspects
-    and are tried again one at a time; the one that kills alone is given up.
+    and are tried again one at a time; the one that kills alone is given up. A Dask scheduler by
+    itself tries a killer on four workers each time: set its `allowed-failures` to 0.
 
     Args:
         fn: A top-level function of one argument; what it raises is raised here.
@@ -124,7 +142,8 @@ class _Batch(Generic[T, R]):
             self._hand_out(self._suspects.popleft())
         elif not self._suspects:
             self._fill()
-        for future in wait(self._pending, return_when=FIRST_COMPLETED).done:
+        finished = wait(self._pending, return_when=FIRST_COMPLETED).done
+        for future in sorted(finished, key=self._pending.__getitem__):
             self._collect(future, alone=alone)
         return len(self.done) - n_done
 

@@ -11,16 +11,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from multiprocessing import Pipe, get_context
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
-
-if TYPE_CHECKING:
-    from distributed import Client
+from typing import ParamSpec, Protocol, TypeVar
+from weakref import ref
 
 __all__ = ["ClusterError", "InProcessPool", "Pool", "dask_pool", "local_pool"]
 
@@ -95,14 +94,15 @@ def dask_pool(address: str) -> Iterator[Pool]:
             "installed; install bclef[cluster], or unset BCLEF_DASK_ADDRESS"
         ) from error
     try:
-        client = Client(address, timeout=_CONNECT_TIMEOUT_S, set_as_default=False)
+        connect: Callable[..., AbstractContextManager[_Cluster]] = Client
+        client = connect(address, timeout=_CONNECT_TIMEOUT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"no Dask scheduler answers at {address!r}: {error}; expected the address that "
             "'dask scheduler' prints, such as tcp://10.0.0.1:8786"
         ) from error
-    with client:
-        yield _DaskPool(client, address)
+    with client as cluster:
+        yield _DaskPool(cluster, address)
 
 
 class _LocalPool(Pool):
@@ -177,14 +177,22 @@ def _end_with(parent: Connection) -> None:
     os._exit(1)
 
 
+class _Cluster(Protocol):
+    """What is used of the untyped `distributed.Client`."""
+
+    def get_executor(self, *, pure: bool) -> Executor: ...
+
+    def nthreads(self) -> Mapping[str, int]: ...
+
+
 class _DaskPool(Pool):
     """Dask's executor, with its ways of losing work told in the terms of `concurrent.futures`."""
 
-    def __init__(self, client: Client, address: str) -> None:
-        self._client = client
+    def __init__(self, cluster: _Cluster, address: str) -> None:
+        self._cluster = cluster
         self._address = address
         # Pure tasks with equal arguments would be one task, and a dead one never tried again.
-        self._executor: Executor = client.get_executor(pure=False)
+        self._executor = cluster.get_executor(pure=False)
         self._n_workers = 0
         self._counted_s = -float(_RECOUNT_WORKERS_S)
 
@@ -192,21 +200,23 @@ class _DaskPool(Pool):
     def n_workers(self) -> int:
         # A cluster may grow, but to ask the scheduler for each item would double the traffic.
         if time.monotonic() - self._counted_s >= _RECOUNT_WORKERS_S:
-            self._n_workers = max(1, sum(self._client.nthreads().values()))
+            self._n_workers = max(1, sum(self._cluster.nthreads().values()))
             self._counted_s = time.monotonic()
         return self._n_workers
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         inner = self._executor.submit(fn, *args, **kwargs)
         outer: Future[R] = Future()
-        inner.add_done_callback(lambda _: self._hand_on(inner, outer))
-        outer.add_done_callback(lambda _: inner.cancel())
+        inner.add_done_callback(partial(self._hand_on, outer))
+        # Weak, because the scheduler keeps a result for as long as its future lives, and two
+        # futures that hold each other would live until the next garbage collection.
+        outer.add_done_callback(partial(_cancel, ref(inner)))
         return outer
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         self._executor.shutdown(wait=wait and not cancel_futures)
 
-    def _hand_on(self, inner: Future[R], outer: Future[R]) -> None:
+    def _hand_on(self, outer: Future[R], inner: Future[R]) -> None:
         from distributed import KilledWorker  # noqa: PLC0415 optional extra
 
         if not outer.set_running_or_notify_cancel():
@@ -219,3 +229,9 @@ class _DaskPool(Pool):
             outer.set_exception(BrokenExecutor(str(error)))
         else:
             outer.set_exception(error)
+
+
+def _cancel(inner: ref[Future[R]], outer: Future[R]) -> None:
+    future = inner()
+    if future is not None and outer.cancelled():
+        future.cancel()

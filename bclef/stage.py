@@ -28,9 +28,11 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+import pandas as pd
+
 from bclef.config import ConfigError, Params
 from bclef.redaction import redact
-from bclef.tables import read_json, write_json
+from bclef.tables import atomic_path, read_json, write_json
 from bclef.tracking import Spool, Status, WorkspaceError, find_dvc_root, open_spool
 
 __all__ = ["StageRun", "stage"]
@@ -83,11 +85,13 @@ class StageRun:
 
         Its numbers are recorded too, under dotted names.
         """
-        place = f"{self.name}/{self.item}" if self.item else self.name
-        path = self.root / "metrics" / f"{place}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, dict(tree))
+        write_json(self.root / "metrics" / f"{self._place()}.json", tree)
         self.spool.log_summary(dict(_numbers(tree)))
+
+    def write_plot(self, points: pd.DataFrame) -> None:
+        """Writes the rows that DVC plots, to plots/<stage>.csv or plots/<stage>/<item>.csv."""
+        with atomic_path(self.root / "plots" / f"{self._place()}.csv") as temporary:
+            points.to_csv(temporary, index=False)
 
     def work_dir(self, *key_parts: str) -> Path:
         """Returns a directory for checkpoints, which a killed stage finds again when it is rerun.
@@ -121,6 +125,9 @@ class StageRun:
         """Removes the checkpoints; done by itself when the stage succeeds."""
         while self._work_dirs:
             shutil.rmtree(self._work_dirs.pop(), ignore_errors=True)
+
+    def _place(self) -> str:
+        return f"{self.name}/{self.item}" if self.item else self.name
 
     def _code(self) -> str:
         path = self.root / "codehash" / f"{self.name}.txt"

@@ -10,13 +10,19 @@ import pytest
 from numpy.typing import NDArray
 
 from bclef import evaluation, soundscapes
-from bclef.evaluation import PER_CLASS, WINDOWS, EvaluationInputs, evaluate
+from bclef.evaluation import (
+    PER_CLASS,
+    WINDOWS,
+    EvaluationInputs,
+    evaluate,
+)
 from bclef.metrics import macro_roc_auc
 from bclef.outoffold import out_of_fold
 from bclef.scorecards import EvaluationError
 from bclef.soundscapes import EvaluateConfig, PostprocessConfig
-from bclef.tables import read_table, write_json, write_table
+from bclef.tables import Schema, read_table, write_json, write_table
 from bclef.taxonomy import ClassList
+from bclef.windowscores import WINDOW_SCORES, read_fold_scores
 
 RATE_HZ = 100
 CLASSES = ClassList(("a", "b", "c"))
@@ -211,15 +217,25 @@ def test_without_annotated_soundscapes_only_clips_are_scored_and_a_note_says_so(
 
 def test_tables_and_figures_can_be_written(inputs: EvaluationInputs, tmp_path: Path) -> None:
     found = evaluate(inputs, CONFIG, AS_IS, seed=0)
-    schema = WINDOWS.with_columns(dict.fromkeys(CLASSES.labels, "float32"))
-    write_table(found.windows, tmp_path / "w.parquet", schema)
-    write_table(found.clips, tmp_path / "c.parquet", schema)
-    write_table(found.per_class, tmp_path / "p.parquet", PER_CLASS)
+    found.write(tmp_path, CLASSES)
     write_json(tmp_path / "m.json", found.metrics)
-    windows = read_table(tmp_path / "w.parquet", schema)
+    schema = WINDOWS.with_columns(dict.fromkeys(CLASSES.labels, "float32"))
+    windows = read_table(tmp_path / "windows.parquet", schema)
     assert windows["truth"].tolist()[:4] == [["a"], ["b"], ["c"], []]
-    clips = read_table(tmp_path / "c.parquet", schema)
+    clips = read_table(tmp_path / "clips.parquet", schema)
     assert set(clips["start_s"]) == {5.0}  # the window with the highest score
+    assert len(read_table(tmp_path / "per_class.parquet", PER_CLASS)) == 3
+
+
+def test_scores_are_read_by_fold_in_the_order_of_classes(tmp_path: Path) -> None:
+    schema = Schema(
+        "scores", ("recording_id",), WINDOW_SCORES.columns | dict.fromkeys("bca", "float32")
+    )
+    for fold in (0, 10):
+        write_table(clip_scores(["a0"], 0.9).iloc[:1], tmp_path / f"{fold}.parquet", schema)
+    found = read_fold_scores(tmp_path, CLASSES)
+    assert list(found) == [0, 10]
+    assert found[10].columns.tolist()[3:] == ["a", "b", "c"]
 
 
 def test_clip_score_is_its_best_window_and_the_baseline_is_chance(

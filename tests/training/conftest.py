@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from bclef.frontend import FrontEndConfig
-from bclef.models import ModelConfig, ModelSpec
+from bclef.models import BirdModel, ModelConfig, ModelSpec, build_model
 from bclef.phases import PhaseSetup
 from bclef.training import TrainConfig
 
@@ -150,6 +150,22 @@ def spec(frontend: FrontEndConfig, model_config: ModelConfig) -> ModelSpec:
         frontend=frontend,
         model=model_config,
     )
+
+
+@pytest.fixture
+def lively_model(spec: ModelSpec) -> BirdModel:
+    """An untrained model whose scores differ between clips.
+
+    A fresh network in evaluation mode divides by the wrong statistics, and says the same of all.
+    """
+    model = build_model(spec, seed=3)
+    wave = torch.randn(64, spec.window_samples, generator=torch.Generator().manual_seed(1))
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        model.train()(wave.cumsum(dim=1) * torch.logspace(-5, -2, 64)[:, None])
+    return model.eval()
 
 
 @pytest.fixture
