@@ -26,7 +26,7 @@ $(READY): requirements/dev.txt pyproject.toml
 
 repro: $(READY)  ## run the whole pipeline (params.yaml), then print a summary
 	dvc repro
-	@python -m bclef.shipping --quiet
+	-@python -m bclef.shipping
 	@python -m bclef.summary
 
 test: $(READY)   ## run all tests

@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator
 
-ACTIVITY_STEP_S = 0.1
-"""Time between the values of an activity curve."""
+from bclef.store import step_samples
 
 N_CANDIDATES = 3
 """Places from which the liveliest is taken when crops prefer active parts."""
@@ -105,7 +104,7 @@ class RandomCrops:
     ) -> None:
         self._store = store
         self._window_samples = window_samples
-        self._step_samples = ACTIVITY_STEP_S * sample_rate_hz
+        self._step_samples = step_samples(sample_rate_hz)
         self._n_candidates = N_CANDIDATES if prefer_active else 1
         self._summed_levels: dict[str, NDArray[np.float64]] = {}
 

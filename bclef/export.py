@@ -14,10 +14,12 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.random import Generator
 from pydantic import Field
 
 from bclef.audio import Wave
 from bclef.config import Section
+from bclef.crops import WaveStore, read_crops, window_crops
 from bclef.exportfolder import (
     ATTRIBUTION_FILE,
     CARD_FILE,
@@ -30,7 +32,7 @@ from bclef.exportfolder import (
 )
 from bclef.graphs import write_graphs
 from bclef.modelfiles import ModelCard, load_model
-from bclef.models import BirdModel
+from bclef.models import BirdModel, ModelSpec
 from bclef.parity import (
     TORCH,
     Parity,
@@ -40,6 +42,7 @@ from bclef.parity import (
     open_runtimes,
     torch_runtime,
 )
+from bclef.skipped import is_skipped, worked_folders
 from bclef.tables import atomic_dir, write_json
 
 _SHARED = ("labels", "sample_rate_hz", "window_samples", "frontend")
@@ -101,6 +104,35 @@ class ExportSummary:
             "max_abs_dp": self.max_abs_dp,
             "ms_per_window": self.ms_per_window,
         }
+
+
+def chosen_folders(models: Path, config: ExportConfig) -> list[Path]:
+    """Returns the model folders below `models` that the params choose to export.
+
+    Raises:
+        ExportError: There is no such model, because its folds or rounds were passed over.
+    """
+    if config.ensemble == "teachers":
+        if folders := worked_folders(models / "finetune"):
+            return folders
+        raise ExportError("no fold model to export: expected one of folds.f0, f1, ... to be true")
+    last = max((models / "distill").iterdir(), key=lambda folder: int(folder.name))
+    if is_skipped(last):
+        raise ExportError(
+            "no student to export, as pseudo_label.rounds is 0: "
+            "raise it, or set export.ensemble to teachers"
+        )
+    return [last]
+
+
+def probe_windows(store: WaveStore, card: ModelSpec, n_windows: int, rng: Generator) -> Wave:
+    """Returns recorded windows for the parity gate, float32 [n_windows, T], any recordings."""
+    rows = store.index.iloc[rng.integers(len(store.index), size=n_windows)]
+    durations_s = rows["n_samples"].to_numpy() / card.sample_rate_hz
+    starts_s = np.floor(rng.random(n_windows) * durations_s)
+    windows = pd.DataFrame({"recording_id": rows["recording_id"].to_numpy(), "start_s": starts_s})
+    crops = window_crops(windows, store.index, card.window_samples, card.sample_rate_hz)
+    return read_crops(store, crops, card.window_samples)
 
 
 def export_model(

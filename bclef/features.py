@@ -80,13 +80,9 @@ def usable_clips(clips: pd.DataFrame, recordings: pd.DataFrame) -> pd.DataFrame:
     usable = usable.sort_values("recording_id", ignore_index=True)
     is_copy = usable["duplicate_of"].notna()
     kept = usable[~is_copy].reset_index(drop=True)
-    heard = {row.recording_id: list(row.secondary_labels) for row in kept.itertuples()}
+    known = _LabelSets(kept)
     for row in usable[is_copy].itertuples():
         heard[row.duplicate_of] += [row.label, *row.secondary_labels]
-    merged = [
-        [label for label in dict.fromkeys(heard[row.recording_id]) if not _is_known(label, row)]
-        for row in kept.itertuples()
-    ]
     columns = ["recording_id", "path", "n_samples", "role", "label", "annotated"]
     return kept[columns].assign(secondary_labels=pd.Series(merged, kept.index, object))
 
@@ -206,3 +202,16 @@ def activity(pcm: audio.Pcm, step: int) -> npt.NDArray[np.float32]:
     n_each = np.diff(starts, append=len(pcm))
     power = np.add.reduceat(slopes * slopes, starts) / n_each
     return np.asarray(10 * np.log10(np.maximum(power, _LEAST_POWER)), np.float32)
+
+
+def feature_counts(index: pd.DataFrame, sample_rate_hz: int) -> dict[str, object]:
+    """Returns numbers and hours of recordings by role, and of shards."""
+    by_role = index.groupby("role")["n_samples"].agg(["size", "sum"])
+    return {
+        "n_shards": int(index["shard"].nunique()),
+        "n_recordings": {str(role): int(n) for role, n in by_role["size"].items()},
+        "hours": {
+            str(role): round(float(n) / sample_rate_hz / 3600, 4)
+            for role, n in by_role["sum"].items()
+        },
+    }

@@ -26,9 +26,11 @@ from bclef.holdout import hold_out_groups, hold_out_recordings
 from bclef.inference import ScoreConfig
 from bclef.modelfiles import load_backbone, make_card, save_model
 from bclef.models import BirdModel, ModelConfig, ModelSpec, build_model, load_timm_weights
+from bclef.tables import empty_table
 from bclef.taxonomy import ClassList
 from bclef.training import FitPlan, FitResult, TrainConfig, Validation, fit
 from bclef.validation import AgreementValidation, ClipValidation
+from bclef.windowscores import window_scores_schema
 
 _LOG = logging.getLogger(__name__)
 
@@ -117,8 +119,8 @@ class PhaseResult:
     """One row per epoch; no rows if nothing was trained."""
     metrics: dict[str, float | int]
     """Figures of the kept weights, with the counts behind them."""
-    scores: pd.DataFrame | None
-    """Window scores of the validated recordings; None if there are none."""
+    scores: pd.DataFrame
+    """Window scores of the recordings that were held out; no rows if there are none."""
 
 
 def pretrain(
@@ -144,7 +146,8 @@ def pretrain(
         )  # fmt: skip
         model = build_model(setup.spec(classes), setup.seed)
         _save(setup, model, _initialise(model, None), directory)
-        return PhaseResult(pd.DataFrame(columns=["epoch", "val_loss"]), {"n_recordings": 0}, None)
+        history = pd.DataFrame(columns=["epoch", "val_loss"])
+        return PhaseResult(history, {"n_recordings": 0}, _no_scores(classes))
     heard = ClassList(tuple(labels))
     recordings = setup.recordings(heard)
     recordings = recordings[recordings["fold"].isna()]
@@ -220,7 +223,7 @@ def distill(
         "n_pseudo_windows": len(windows),
         "n_validation_windows": len(unseen),
     }
-    return PhaseResult(result.history, {**counts, **result.figures, "epoch": result.epoch}, None)
+    return PhaseResult(result.history, {**counts, **result.figures, "epoch": result.epoch}, _no_scores(classes))
 
 
 def _train_on_clips(
@@ -265,6 +268,10 @@ def _train(
     result = fit(plan)
     _save(setup, result.model, started_from, directory)
     return result
+
+
+def _no_scores(classes: ClassList) -> pd.DataFrame:
+    return empty_table(window_scores_schema(classes))
 
 
 def _sources(setup: PhaseSetup, recordings: pd.DataFrame, classes: ClassList) -> ClipSources:

@@ -12,7 +12,9 @@ from bclef.crops import WaveStore
 from bclef.inference import ScoreConfig, score_listed, score_recordings
 from bclef.metrics import UndefinedScoreError, clip_maxima, macro_roc_auc, top1
 from bclef.models import BirdModel
+from bclef.tables import empty_table
 from bclef.taxonomy import ClassList
+from bclef.windowscores import window_scores_schema
 
 _LEAST_PROBABILITY = 1e-6
 
@@ -30,7 +32,7 @@ class ClipValidation:
     def __init__(
         self, store: WaveStore, recordings: pd.DataFrame, classes: ClassList, config: ScoreConfig
     ) -> None:
-        self.scores: pd.DataFrame | None = None
+        self.scores = empty_table(window_scores_schema(classes))
         self._store = store
         self._classes = classes
         self._config = config
@@ -43,7 +45,7 @@ class ClipValidation:
     def __call__(self, model: BirdModel) -> dict[str, float]:
         """Returns `val_loss`, and `val_macro_roc_auc` and `val_top1` where they are defined.
 
-        The window scores behind them are then in `scores`.
+        The window scores behind them are then in `scores`, which has no rows before.
         """
         if not self._ids:
             return {}
