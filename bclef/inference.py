@@ -5,7 +5,7 @@ is padded. Recordings are scored in chunks whose bounds do not depend on where t
 so one process, many, and a cluster give the same table.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ RECORDINGS_PER_CHUNK = 32
 
 
 class ScoreError(Exception):
-    """Scores cannot be made or joined: recordings or windows are missing."""
+    """Recordings cannot be scored: there are none, or the store lacks some."""
 
 
 class ScoreConfig(Section):
@@ -152,31 +152,6 @@ def score_listed(
             scores.append(model.features(images).clip.sigmoid().cpu().numpy())
     model.train(was_training)
     return np.concatenate(scores)
-
-
-def combine(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Returns the mean of several models' window scores, joined by recording and start.
-
-    Raises:
-        ScoreError: No tables, or they differ in windows or classes.
-    """
-    if not tables:
-        raise ScoreError("no score tables to combine: enable at least one fold")
-    keys = ["recording_id", "start_s", "end_s"]
-    first = tables[0].set_index(keys)
-    total = np.zeros(first.shape)
-    for position, table in enumerate(tables):
-        other = table.set_index(keys)
-        same = len(other) == len(first) and first.index.isin(other.index).all()
-        if not same or set(other.columns) != set(first.columns):
-            raise ScoreError(
-                f"score table {position} has {len(other)} windows of {len(other.columns)} classes, "
-                f"and not the {len(first)} of {len(first.columns)} that table 0 has: "
-                "score all models over the same recordings and step"
-            )
-        total += other.loc[first.index, first.columns].to_numpy(np.float64)
-    mean = (total / len(tables)).astype(np.float32)
-    return pd.DataFrame(mean, first.index, first.columns).reset_index()
 
 
 def best_device() -> torch.device:

@@ -4,6 +4,7 @@ The card says all that is needed to use the weights: front end, sample rate, win
 labels in order; and where they came from: training params, hashes of the data, versions.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,8 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bclef.config import ConfigError, Scalar
-from bclef.models import BirdModel, ModelError, ModelSpec
+from bclef.models import BirdModel, ModelError, ModelSpec, load_timm_weights
 from bclef.tables import TableError, atomic_dir, read_json, write_json
+
+_LOG = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "model.json"
@@ -162,6 +165,24 @@ def load_backbone(model: BirdModel, directory: Path) -> LoadReport:
         n_classes_matched=n_classes,
         n_classes_fresh=len(model.spec.labels) - n_classes,
     )
+
+
+def initialise(model: BirdModel, directory: Path | None) -> str:
+    """Gives `model` the weights that it starts from and returns their name for its card.
+
+    Args:
+        model: As `build_model` made it.
+        directory: Model folder to start from, as `load_backbone`; None for timm's weights if
+            `model.pretrained` asks for them, else the random ones that it has.
+
+    Raises:
+        ModelError: As `load_backbone`.
+    """
+    if directory is not None:
+        report = load_backbone(model, directory)
+        _LOG.info("starting from %s: %s", directory, report)
+        return directory.as_posix()
+    return "timm" if model.spec.model.pretrained and load_timm_weights(model) else "random"
 
 
 def _stored(model: BirdModel) -> dict[str, Tensor]:

@@ -24,8 +24,8 @@ from bclef.dataset import ClipSources, TrainingBatches
 from bclef.frontend import FrontEndConfig
 from bclef.holdout import hold_out_groups, hold_out_recordings
 from bclef.inference import ScoreConfig
-from bclef.modelfiles import load_backbone, make_card, save_model
-from bclef.models import BirdModel, ModelConfig, ModelSpec, build_model, load_timm_weights
+from bclef.modelfiles import initialise, make_card, save_model
+from bclef.models import BirdModel, ModelConfig, ModelSpec, build_model
 from bclef.tables import empty_table
 from bclef.taxonomy import ClassList
 from bclef.training import FitPlan, FitResult, TrainConfig, Validation, fit
@@ -145,7 +145,7 @@ def pretrain(
             len(free), config.min_recordings,
         )  # fmt: skip
         model = build_model(setup.spec(classes), setup.seed)
-        _save(setup, model, _initialise(model, None), directory)
+        _save(setup, model, initialise(model, None), directory)
         history = pd.DataFrame(columns=["epoch", "val_loss"])
         return PhaseResult(history, {"n_recordings": 0}, _no_scores(classes))
     heard = ClassList(tuple(labels))
@@ -223,7 +223,9 @@ def distill(
         "n_pseudo_windows": len(windows),
         "n_validation_windows": len(unseen),
     }
-    return PhaseResult(result.history, {**counts, **result.figures, "epoch": result.epoch}, _no_scores(classes))
+    return PhaseResult(
+        result.history, {**counts, **result.figures, "epoch": result.epoch}, _no_scores(classes)
+    )
 
 
 def _train_on_clips(
@@ -253,7 +255,7 @@ def _train(
     directory: Path,
 ) -> FitResult:
     model = build_model(setup.spec(classes), setup.seed)
-    started_from = _initialise(model, initial)
+    started_from = initialise(model, initial)
     plan = FitPlan(
         model=model,
         batches=TrainingBatches(
@@ -290,15 +292,6 @@ def _sources(setup: PhaseSetup, recordings: pd.DataFrame, classes: ClassList) ->
         pseudo_share=0.0,
         noise=None if noise.empty else NoiseClips(noise, crops),
     )
-
-
-def _initialise(model: BirdModel, initial: Path | None) -> str:
-    """Gives `model` the weights it starts from and returns their name for its card."""
-    if initial is not None:
-        report = load_backbone(model, initial)
-        _LOG.info("starting from %s: %s", initial, report)
-        return initial.as_posix()
-    return "timm" if model.spec.model.pretrained and load_timm_weights(model) else "random"
 
 
 def _save(setup: PhaseSetup, model: BirdModel, started_from: str, directory: Path) -> None:

@@ -17,11 +17,11 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from lightning.fabric.utilities.warnings import PossibleUserWarning
 from pydantic import Field
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR

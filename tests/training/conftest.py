@@ -41,7 +41,7 @@ class MemoryStore:
         self.n_reads += 1
         wave = self.waves[recording_id]
         n_left = len(wave) - first_sample if n_samples is None else n_samples
-        assert 0 <= first_sample
+        assert first_sample >= 0
         assert first_sample + n_left <= len(wave), "read beyond the end of a recording"
         return wave[first_sample : first_sample + n_left]
 

@@ -36,9 +36,7 @@ TWINS = {
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("soft", [False, True])
-def test_element_loss_equals_its_formula(
-    name: str, soft: bool, rng: np.random.Generator
-) -> None:
+def test_element_loss_equals_its_formula(name: str, soft: bool, rng: np.random.Generator) -> None:
     z, y = 3 * rng.normal(size=(5, 4)), rng.uniform(size=(5, 4))
     y = y if soft else np.round(y)
     found = LOSSES[name](torch.tensor(z), torch.tensor(y)).numpy()

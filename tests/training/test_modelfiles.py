@@ -42,7 +42,10 @@ def test_loaded_model_scores_as_the_saved_one(saved: tuple[BirdModel, Path]) -> 
 
 def test_folder_holds_two_files_and_nothing_pickled(saved: tuple[BirdModel, Path]) -> None:
     _, directory = saved
-    assert sorted(path.name for path in directory.iterdir()) == ["model.json", "weights.safetensors"]
+    assert sorted(path.name for path in directory.iterdir()) == [
+        "model.json",
+        "weights.safetensors",
+    ]
     card = json.loads((directory / "model.json").read_text())
     assert card["labels"] == ["ani", "bee", "cro", "dov"]
     assert card["frontend"]["n_fft"] == 256
@@ -87,7 +90,9 @@ def test_other_hidden_layer_stays_fresh(saved: tuple[BirdModel, Path], spec: Mod
 
 
 def test_other_backbone_is_refused(saved: tuple[BirdModel, Path], spec: ModelSpec) -> None:
-    other = spec.model_copy(update={"model": spec.model.model_copy(update={"backbone": "lcnet_050"})})
+    other = spec.model_copy(
+        update={"model": spec.model.model_copy(update={"backbone": "lcnet_050"})}
+    )
     with pytest.raises(ModelError, match="holds lcnet_035, expected lcnet_050"):
         load_backbone(build_model(other, seed=0), saved[1])
 
