@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -78,11 +77,17 @@ def usable_clips(clips: pd.DataFrame, recordings: pd.DataFrame) -> pd.DataFrame:
     """
     usable = clips[clips["error"].isna()].merge(recordings, on="recording_id", validate="1:1")
     usable = usable.sort_values("recording_id", ignore_index=True)
-    is_copy = usable["duplicate_of"].notna()
-    kept = usable[~is_copy].reset_index(drop=True)
-    known = _LabelSets(kept)
-    for row in usable[is_copy].itertuples():
-        heard[row.duplicate_of] += [row.label, *row.secondary_labels]
+    kept = usable[usable["duplicate_of"].isna()].reset_index(drop=True)
+    copies = usable[usable["duplicate_of"].notna()]
+    heard = dict(zip(kept["recording_id"], map(list, kept["secondary_labels"]), strict=True))
+    for original, label, others in zip(
+        copies["duplicate_of"], _labels(copies), copies["secondary_labels"], strict=True
+    ):
+        heard[original] += [label, *others]
+    merged = [
+        [other for other in dict.fromkeys(heard[name]) if other not in (None, label)]
+        for name, label in zip(kept["recording_id"], _labels(kept), strict=True)
+    ]
     columns = ["recording_id", "path", "n_samples", "role", "label", "annotated"]
     return kept[columns].assign(secondary_labels=pd.Series(merged, kept.index, object))
 
@@ -130,8 +135,8 @@ def write_features(
     return index
 
 
-def _is_known(label: object, row: Any) -> bool:
-    return pd.isna(label) or label == row.label
+def _labels(rows: pd.DataFrame) -> list[str | None]:
+    return [None if pd.isna(label) else str(label) for label in rows["label"]]
 
 
 def _place(usable: pd.DataFrame, shard_samples: int, step: int) -> pd.DataFrame:

@@ -24,6 +24,7 @@ N_BITS = 32
 N_WEAK_BITS = 3
 LONGEST_S = 600.0
 """What follows later in a recording is left out of its fingerprint."""
+_FRAMES_AT_ONCE = 64
 QUIET_SHARE = 1e-7
 """Words of less than this share (-70 dB) of the loudest word's power are silence (word 0)."""
 
@@ -54,13 +55,15 @@ class Fingerprinter:
         n_frames = (len(samples) - self._window_samples) // self._hop_samples + 1
         if n_frames > 0:
             frames = np.lib.stride_tricks.sliding_window_view(samples, self._window_samples)
-            self._add(frames[:: self._hop_samples][: self._n_left])
+            for first in range(0, n_frames, _FRAMES_AT_ONCE):
+                self._add(frames[:: self._hop_samples][first : first + _FRAMES_AT_ONCE])
             samples = samples[n_frames * self._hop_samples :]
         self._rest = samples
 
     def frames(self) -> Frames:
         """Returns the fingerprint so far, FRAME [F]; empty below about .4 s of sound."""
         powers = np.concatenate([np.zeros((0, N_BITS + 1), np.float32), *self._powers])
+        powers = powers[: round(LONGEST_S / HOP_S)]
         falls = powers[:, :-1] - powers[:, 1:]
         slopes = falls[LAG_FRAMES:] - falls[:-LAG_FRAMES]
         totals = powers[:, :-1] + powers[:, 1:]

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from tqdm import tqdm
 
 from bclef.audio import window_starts
 from bclef.config import Section
@@ -76,8 +77,11 @@ def score_windows(
     if pool is None:
         model, _ = load_model(model_dir)
         with Store(store_dir) as store:
-            return score_recordings(model.to(best_device()), store, recording_ids, config)
-    chunks = [_Chunk(model_dir, store_dir, ids, config) for ids in _chunks(recording_ids)]
+            model.to(best_device())
+            return score_recordings(model, store, recording_ids, config, progress=True)
+    # A worker of a cluster need not stand in this directory.
+    folders = model_dir.resolve(), store_dir.resolve()
+    chunks = [_Chunk(*folders, ids, config) for ids in _chunks(recording_ids)]
     tables = []
     for outcome in run_all(_score_chunk, chunks, pool, describe="score", unit="chunk"):
         if outcome.value is None:
@@ -109,15 +113,28 @@ def score_soundscapes(model_dir: Path, store_dir: Path, config: ScoreConfig) -> 
 
 
 def score_recordings(
-    model: BirdModel, store: WaveStore, recording_ids: Sequence[str], config: ScoreConfig
+    model: BirdModel,
+    store: WaveStore,
+    recording_ids: Sequence[str],
+    config: ScoreConfig,
+    *,
+    progress: bool = False,
 ) -> pd.DataFrame:
     """Returns the window scores of `recording_ids` by `model`, on the device that it is on.
+
+    Args:
+        model: Left in the mode, training or not, that it came in.
+        store: The recordings.
+        recording_ids: In any order, which the table keeps.
+        config: Step and batch.
+        progress: Whether a bar on stderr shows how far it is.
 
     Raises:
         ScoreError: No recordings, or the store lacks some.
     """
     tables = []
-    for ids in _chunks(recording_ids):
+    chunks = _chunks(recording_ids)
+    for ids in tqdm(chunks, desc="score", unit="chunk", mininterval=2, disable=not progress):
         windows = _lay_windows(model.spec, store, ids, config.step_s)
         scores = score_listed(model, store, windows, config.batch_size)
         columns = pd.DataFrame(scores, columns=list(model.spec.labels))

@@ -12,7 +12,6 @@ from typing import Self
 import h5py
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from bclef.tables import read_table
 

@@ -227,6 +227,25 @@ def test_tagless_mp3_of_constant_bit_rate_decodes(tmp_path):
     assert len(audio.load(tmp_path / "b.mp3", RATE_HZ)) >= 5 * RATE_HZ
 
 
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "aiff"])
+def test_damaged_bytes_are_decoded_or_refused_never_worse(tmp_path, rng, suffix):
+    path = write(tmp_path / f"a.{suffix}", np.stack([noise(0.5)] * 2, axis=1))
+    whole = path.read_bytes()
+    for _ in range(60):
+        damaged = bytearray(whole[: int(rng.integers(1, len(whole) + 1))])
+        # Half of the damage goes to the header, where it does most.
+        reach = len(damaged) if rng.random() < 0.5 else min(200, len(damaged))
+        for place in rng.integers(0, reach, 6):
+            damaged[place] = rng.integers(0, 256)
+        path.write_bytes(damaged)
+        try:
+            wave = audio.load(path, RATE_HZ)
+        except DecodeError as error:
+            assert error.detail  # noqa: PT017 - either outcome is right
+        else:
+            assert np.isfinite(wave).all()
+
+
 def test_samples_that_are_no_numbers_are_refused(tmp_path):
     wave = noise(4)
     wave[100_000] = np.nan

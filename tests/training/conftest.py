@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from bclef.frontend import FrontEndConfig
 from bclef.models import BirdModel, ModelConfig, ModelSpec, build_model
 from bclef.phases import PhaseSetup
+from bclef.store import INDEX_NEEDED, VERSION, step_samples
+from bclef.tables import Schema, write_table
 from bclef.training import TrainConfig
 
 SAMPLE_RATE_HZ = 8000
@@ -94,6 +97,27 @@ def world() -> MemoryStore:
     for position in range(8):
         add(f"s{position}", "soundscape", None, [list(TONES_HZ.values())[position % 4]])
     return MemoryStore(make_index(rows), waves)
+
+
+@pytest.fixture
+def world_dir(world: MemoryStore, tmp_path: Path) -> Path:
+    """The same world as a feature store on disk."""
+    step = step_samples(SAMPLE_RATE_HZ)
+    padded = {name: np.pad(wave, (0, -len(wave) % step)) for name, wave in world.waves.items()}
+    audio = np.concatenate(list(padded.values()))
+    directory = tmp_path / "features"
+    directory.mkdir()
+    with h5py.File(directory / "all.h5", "w") as file:
+        file.attrs["version"] = VERSION
+        file.attrs["sample_rate_hz"] = SAMPLE_RATE_HZ
+        file["audio"] = audio
+        file["activity"] = np.zeros(len(audio) // step, np.float32)
+    first_samples = np.cumsum([0, *map(len, padded.values())])[:-1]
+    index = world.index.assign(shard="all.h5", first_sample=first_samples)
+    index = index.astype({"shard": "string"})
+    schema = Schema("INDEX", ("recording_id",), INDEX_NEEDED)
+    write_table(index[list(INDEX_NEEDED)], directory / "index.parquet", schema)
+    return directory
 
 
 @pytest.fixture

@@ -1,0 +1,286 @@
+"""Fingerprints and duplicates: copies are found through codecs, cuts and shifts, others are not."""
+
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import soxr
+
+from bclef import audio
+from bclef.duplicates import DuplicatesConfig, mark_duplicates, matching_pairs
+from bclef.fingerprints import FRAME, HOP_S, Fingerprinter, bit_error_rate, probe_masks
+
+RATE_HZ = 32_000
+CONFIG = DuplicatesConfig(max_bit_error_rate=0.25, min_overlap_s=1.0, min_overlap_share=0.5)
+
+
+def fingerprint(wave, block_samples=47_000):
+    maker = Fingerprinter(RATE_HZ)
+    for first in range(0, len(wave), block_samples):
+        maker.update(wave[first : first + block_samples])
+    return maker.frames()
+
+
+def noise(duration_s, seed=0):
+    n_samples = round(duration_s * RATE_HZ)
+    return (0.05 * np.random.default_rng(seed).standard_normal(n_samples)).astype(np.float32)
+
+
+def song(seed, duration_s=6.0, noise_seed=None):
+    """Synthetic syllables over faint noise; the same seed sings the same song."""
+    rng = np.random.default_rng(seed)
+    wave = 0.1 * noise(duration_s, seed if noise_seed is None else noise_seed)
+    times_s = np.arange(round(0.15 * RATE_HZ)) / RATE_HZ
+    for begin_s in np.arange(0.2, duration_s - 0.3, 0.35):
+        low_hz, high_hz = rng.uniform(1_500, 7_000, 2)
+        phase = 2 * np.pi * (low_hz + (high_hz - low_hz) * times_s / 0.3) * times_s
+        first = round(begin_s * RATE_HZ)
+        wave[first : first + len(times_s)] += 0.4 * np.hanning(len(times_s)) * np.sin(phase)
+    return wave.astype(np.float32)
+
+
+def reencoded(path, wave, sample_rate_hz, subtype, quality):
+    """The wave after another sample rate and a lossy codec."""
+    if sample_rate_hz != RATE_HZ:
+        wave = soxr.resample(wave, RATE_HZ, sample_rate_hz, "HQ")
+    options = {"bitrate_mode": "CONSTANT"} if subtype == "MPEG_LAYER_III" else {}
+    with soundfile.SoundFile(
+        path, "w", sample_rate_hz, 1, subtype, format="MP3" if options else "OGG",
+        compression_level=quality, **options,
+    ) as sound:  # fmt: skip
+        sound.write(wave[:65_536])
+        sound.write(wave[65_536:])
+    return audio.load(path, RATE_HZ)
+
+
+def copies(folder, wave, rng):
+    """What happens to recordings on their way through the world."""
+    n_cut = round(0.6 * len(wave))
+    first = int(rng.integers(0, len(wave) - n_cut))
+    mp3, vorbis = "MPEG_LAYER_III", "VORBIS"
+    return {
+        "mp3_64k": reencoded(folder / "a.mp3", wave, 44_100, mp3, 0.8),
+        "ogg_q2": reencoded(folder / "a.ogg", wave, 44_100, vorbis, 0.8),
+        "quiet_22k": reencoded(folder / "b.ogg", 0.3 * wave, 22_050, vorbis, 0.8),
+        "shifted": reencoded(folder / "c.mp3", wave[9_600:], RATE_HZ, mp3, 0.8),
+        "cut": reencoded(folder / "d.ogg", wave[first : first + n_cut], 48_000, vorbis, 0.8),
+    }
+
+
+def table(prints, **columns):
+    n_clips = len(prints)
+    defaults = {
+        "recording_id": [f"r{number}" for number in range(n_clips)],
+        "n_samples": [100_000] * n_clips,
+        "pcm_hash": [f"hash {number}" for number in range(n_clips)],
+        "fingerprint": [frames.tobytes() for frames in prints],
+        "source_sample_rate_hz": [44_100] * n_clips,
+        "error": [None] * n_clips,
+    }
+    return pd.DataFrame(defaults | columns).astype({"recording_id": "string", "error": "string"})
+
+
+def marked(clips, **facts):
+    n_clips = len(clips)
+    columns = {"role": ["focal"] * n_clips, "annotated": [False] * n_clips} | facts
+    recordings = pd.DataFrame({"recording_id": clips["recording_id"], **columns})
+    found = mark_duplicates(clips, recordings, CONFIG)
+    kinds = found["duplicate_kind"].dropna().tolist()
+    return found["duplicate_of"].fillna("").tolist(), kinds
+
+
+def test_fingerprint_does_not_depend_on_block_sizes():
+    wave = song(1)
+    whole = fingerprint(wave, len(wave))
+    for block_samples in (1_000, 8_192, 65_536):
+        np.testing.assert_array_equal(fingerprint(wave, block_samples), whole)
+
+
+def test_fingerprint_equals_a_slow_reference():
+    wave = song(2, 1.0)
+    edges = np.round(np.geomspace(1_000, 9_000, 34) * 0.256).astype(int)
+    powers = []
+    for first in range(0, len(wave) - 8_192 + 1, 1_024):
+        spectrum = np.abs(np.fft.rfft(wave[first : first + 8_192] * np.hanning(8_192))) ** 2
+        powers.append([spectrum[a:b].sum() for a, b in pairwise(edges)])
+    frames = fingerprint(wave)
+    assert len(frames) == len(powers) - 4
+    n_equal = 0
+    for n, word in enumerate(frames["word"].tolist()):
+        now, before = powers[n + 4], powers[n]
+        for bit in range(32):
+            rise = (now[bit] - now[bit + 1]) - (before[bit] - before[bit + 1])
+            n_equal += (rise > 0) == bool(word >> bit & 1)
+    assert n_equal >= 0.999 * 32 * len(frames)  # the last digits of float32 may turn a bit
+
+
+def test_fingerprint_does_not_change_with_gain_or_steady_hum():
+    wave = song(3)
+    hum = 0.3 * np.sin(2 * np.pi * 2_000 * np.arange(len(wave)) / RATE_HZ).astype(np.float32)
+    np.testing.assert_array_equal(fingerprint(0.25 * wave)["word"], fingerprint(wave)["word"])
+    assert bit_error_rate(fingerprint(wave + hum), fingerprint(wave))[0] < 0.15
+
+
+def test_digital_silence_has_no_words():
+    wave = np.concatenate([song(4, 3), np.zeros(4 * RATE_HZ, np.float32)])
+    words = fingerprint(wave)["word"]
+    assert (words[: round(2.5 / HOP_S)] != 0).all()
+    assert (words[-round(3.5 / HOP_S) :] == 0).all()
+    assert (fingerprint(np.zeros(RATE_HZ, np.float32))["word"] == 0).all()
+
+
+def test_too_short_recording_has_an_empty_fingerprint():
+    assert len(fingerprint(noise(0.3))) == 0
+
+
+def test_fingerprint_of_hours_stays_small():
+    maker = Fingerprinter(RATE_HZ)
+    block = noise(10)
+    for _ in range(70):
+        maker.update(block)
+    assert len(maker.frames()) * FRAME.itemsize < 120_000
+
+
+def test_probe_masks_are_all_subsets_of_the_weak_bits():
+    frames = np.zeros(2, FRAME)
+    frames["weak_bits"] = [0 | 5 << 5 | 31 << 10, 3 | 2 << 5 | 1 << 10]
+    masks = probe_masks(frames)
+    a, b, c = 1, 1 << 5, 1 << 31
+    assert sorted(masks[:, 0].tolist()) == sorted([0, a, b, c, a | b, a | c, b | c, a | b | c])
+    assert masks[0].tolist() == [0, 0]
+    assert set(masks[:, 1].tolist()) == {0, 2, 4, 6, 8, 10, 12, 14}
+
+
+def test_unrelated_sounds_differ_in_half_of_the_bits():
+    rate, n_frames = bit_error_rate(fingerprint(noise(10, 1)), fingerprint(noise(10, 2)))
+    assert rate == pytest.approx(0.5, abs=0.05)
+    assert n_frames > 300
+
+
+@pytest.mark.slow
+def test_copies_of_synthetic_songs_are_found_and_nothing_else(tmp_path):
+    rng = np.random.default_rng(5)
+    prints, truth = [], set()
+    for seed in range(12):
+        wave = song(100 + seed)
+        original = len(prints)
+        prints.append(fingerprint(wave))
+        for copy in copies(tmp_path, wave, rng).values():
+            truth.add((original, len(prints)))
+            prints.append(fingerprint(copy))
+    found = set(map(tuple, matching_pairs(prints, CONFIG).tolist()))
+    assert len(found & truth) >= 0.95 * len(truth)
+    assert all(one // 6 == other // 6 for one, other in found)
+
+
+def test_same_syllables_in_other_recordings_are_no_copies():
+    # Birds of one species, synthetic ones above all, sing alike; the order and the noise differ.
+    rng = np.random.default_rng(6)
+    times_s = np.arange(round(0.12 * RATE_HZ)) / RATE_HZ
+    syllable = 0.3 * np.hanning(len(times_s)) * np.sin(2 * np.pi * (3e3 + 2e4 * times_s) * times_s)
+    prints = []
+    for seed in range(40):
+        wave = 0.3 * noise(5, 1_000 + seed)
+        for begin_s in np.sort(rng.uniform(0, 4.8, 8)):
+            wave[round(begin_s * RATE_HZ) :][: len(times_s)] += syllable.astype(np.float32)
+        prints.append(fingerprint(wave))
+    assert len(matching_pairs(prints, CONFIG)) == 0
+
+
+def test_stationary_noise_is_no_copy_of_other_noise():
+    prints = [fingerprint(noise(5, seed)) for seed in range(60)]
+    assert len(matching_pairs(prints, CONFIG)) == 0
+
+
+def test_overlap_must_be_long_enough_and_cover_the_shorter_recording():
+    wave = song(7, 20.0)
+    first, second = fingerprint(wave[: 12 * RATE_HZ]), fingerprint(wave[8 * RATE_HZ :])
+    assert len(matching_pairs([first, second], CONFIG)) == 0  # 4 of 12 seconds
+    patient = CONFIG.model_copy(update={"min_overlap_share": 0.25})
+    assert matching_pairs([first, second], patient).tolist() == [[0, 1]]
+    strict = patient.model_copy(update={"min_overlap_s": 5.0})
+    assert len(matching_pairs([first, second], strict)) == 0
+
+
+def test_no_clips_and_empty_fingerprints_match_nothing():
+    empty = np.zeros(0, FRAME)
+    assert matching_pairs([], CONFIG).shape == (0, 2)
+    assert matching_pairs([empty, fingerprint(song(8)), empty], CONFIG).shape == (0, 2)
+    assert marked(table([])) == ([], [])
+
+
+def test_kept_one_is_annotated_then_longest_then_of_the_higher_rate_then_of_the_lowest_id():
+    same = [fingerprint(song(9))] * 3
+    assert marked(table(same))[0] == ["", "r0", "r0"]
+    assert marked(table(same, source_sample_rate_hz=[44_100, 96_000, 44_100]))[0] == [
+        "r1",
+        "",
+        "r1",
+    ]
+    better = table(same, n_samples=[1, 2, 3], source_sample_rate_hz=[44_100, 96_000, 44_100])
+    assert marked(better)[0] == ["r2", "r2", ""]
+    assert marked(better, role=["focal", "soundscape", "noise"])[0] == ["", "r0", "r0"]
+    assert marked(better, annotated=[False, True, False])[0] == ["r1", "", "r1"]
+
+
+def test_kind_is_exact_for_equal_samples_and_reencoded_otherwise():
+    same = [fingerprint(song(10))] * 3
+    assert marked(table(same, pcm_hash=["a", "b", "a"])) == (
+        ["", "r0", "r0"],
+        ["reencoded", "exact"],
+    )
+
+
+def test_exact_copies_too_short_for_a_fingerprint_are_found():
+    nothing = [np.zeros(0, FRAME)] * 3
+    assert marked(table(nothing, pcm_hash=["a", "b", "a"])) == (["", "", "r0"], ["exact"])
+
+
+def test_copies_of_copies_name_the_one_that_is_kept():
+    # The ends of a song share nothing with each other, but both with the whole.
+    wave = song(11, 12.0)
+    parts = [wave[: 5 * RATE_HZ], wave[6 * RATE_HZ :], wave]
+    assert len(matching_pairs([fingerprint(part) for part in parts[:2]], CONFIG)) == 0
+    clips = table([fingerprint(part) for part in parts], n_samples=[len(part) for part in parts])
+    assert marked(clips)[0] == ["r2", "r2", ""]
+    assert marked(clips, annotated=[True, False, False])[0] == ["", "r0", "r0"]
+
+
+def test_recordings_with_an_error_take_no_part():
+    clips = table([fingerprint(song(12))] * 2, error=["silent", None], pcm_hash=["a", "a"])
+    assert marked(clips) == (["", ""], [])
+
+
+@pytest.mark.slow
+def test_reencoded_real_recordings_are_found(real_audio, tmp_path):
+    rng = np.random.default_rng(13)
+    paths = sorted((real_audio / "species").rglob("*.*"))[::10]
+    prints, truth = [], set()
+    for path in paths:
+        wave = audio.load(path, RATE_HZ)
+        original = len(prints)
+        prints.append(fingerprint(wave))
+        for copy in copies(tmp_path, wave, rng).values():
+            truth.add((original, len(prints)))
+            prints.append(fingerprint(copy))
+    found = set(map(tuple, matching_pairs(prints, CONFIG).tolist()))
+    assert len(found & truth) >= 0.95 * len(truth)
+    assert all(one // 6 == other // 6 for one, other in found)
+
+
+@pytest.mark.slow
+def test_real_noise_and_two_formats_of_one_recording(real_audio):
+    folders = (real_audio / "noise" / "esc_10", real_audio / "annotated" / "pyha")
+    paths = sorted(path for folder in folders for path in folder.iterdir() if path.suffix != ".csv")
+    prints = [fingerprint(audio.load(path, RATE_HZ)) for path in paths]
+    pairs = matching_pairs(prints, CONFIG).tolist()
+    found = {(paths[one].name, paths[other].name) for one, other in pairs}
+    stems = [
+        path.stem for path in paths if path.suffix == ".mp3" and path.with_suffix(".wav").is_file()
+    ]
+    assert len(stems) >= 7
+    # ESC-50 itself holds one sound twice, under two numbers of its source.
+    known = {(f"{stem}.mp3", f"{stem}.wav") for stem in stems}
+    assert found == known | {("2-28314-A.ogg", "2-30322-A.ogg")}
