@@ -291,6 +291,7 @@ def _quiet_lightning() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PossibleUserWarning)
+            warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
             # Lightning 2.6 uses a name that torch 2.13 has deprecated; there is nothing to do here.
             warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
             yield

@@ -146,7 +146,7 @@ def frontend() -> FrontEndConfig:
             "power": 2,
             "wave_scaling": "none",
             "top_db": 80.0,
-            "scaling": "zscore",
+            "scaling": "n80",
         },
         "test",
     )
