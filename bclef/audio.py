@@ -75,10 +75,6 @@ def decode_blocks(path: Path, sample_rate_hz: int) -> Iterator[Wave]:
     The mono mix is that of `mono_weights`. Samples may exceed 1 (lossy codecs overshoot). A file of
     several channels is read twice: the first time to find the weights.
 
-    Args:
-        path: Any file that libsndfile reads; the content decides, not the name.
-        sample_rate_hz: Wanted sample rate; soxr HQ resamples.
-
     Raises:
         DecodeError: As `probe`, or while decoding: damaged data, fewer samples than announced, or
             samples that are not finite numbers.
@@ -144,7 +140,6 @@ def write_ogg(path: Path, blocks: Iterable[Wave], sample_rate_hz: int) -> None:
     """Writes mono float32 blocks as OGG/Vorbis (about 68 kb/s at 32 kHz).
 
     Two files of one sound differ in their bytes (a random stream number), not in their samples.
-    Not atomic by itself: give it the path of `tables.atomic_path`.
     """
     # Vorbis given 2 million samples at once ends the process with a segmentation fault, and what
     # it makes of the first ones depends on how many they are: so always the same number.

@@ -24,7 +24,7 @@ from bclef.store import VERSION, FeatureStoreError, step_samples
 from bclef.tables import Schema, atomic_path, write_table
 
 FEATURE_INDEX = Schema(
-    name="feature index",
+    name="feature_index",
     key=("recording_id",),
     columns={
         "recording_id": "string",

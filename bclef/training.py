@@ -25,9 +25,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from pydantic import Field
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
+from bclef.averaging import moving_average
 from bclef.dataset import Batch, BatchConfig, EpochKeys, TrainingBatches
 from bclef.inference import best_device
 from bclef.losses import LossConfig
@@ -150,10 +151,7 @@ class _Training(LightningModule):
         self.losses: list[Tensor] = []
         self.average: AveragedModel | None = None
         if self.config.ema_decay is not None:
-            # The statistics of batch norms are averaged too: they belong to the weights.
-            update = get_ema_multi_avg_fn(self.config.ema_decay)
-            self.average = AveragedModel(self.model, multi_avg_fn=update, use_buffers=True)
-            self.average.requires_grad_(False).eval()
+            self.average = moving_average(self.model, self.config.ema_decay)
 
     def current_model(self) -> BirdModel:
         """Returns the model that counts: the moving average if there is one."""

@@ -129,3 +129,10 @@ def test_every_odd_and_annotated_file_gets_a_row(real_audio, export, tmp_path):
     assert files["error"].isna().sum() > 60
     assert "crash" not in set(files["error"])
     assert set(pd.read_csv(output)["recording"]) <= expected
+
+
+def test_tracking_without_mlflow_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("bclef.cli.find_spec", lambda _: None)
+    done = run("track")
+    assert done.exit_code == 1
+    assert "pip install bclef[train]" in done.output

@@ -1,6 +1,4 @@
-"""Fingerprints and duplicates: copies are found through codecs, cuts and shifts, others are not."""
-
-from itertools import pairwise
+"""Duplicates: copies are found through codecs, cuts and shifts, and nothing else is."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +8,7 @@ import soxr
 
 from bclef import audio
 from bclef.duplicates import DuplicatesConfig, mark_duplicates, matching_pairs
-from bclef.fingerprints import FRAME, HOP_S, Fingerprinter, bit_error_rate, probe_masks
+from bclef.fingerprints import FRAME, HOP_S, Fingerprinter
 
 RATE_HZ = 32_000
 CONFIG = DuplicatesConfig(max_bit_error_rate=0.25, min_overlap_s=1.0, min_overlap_share=0.5)
@@ -28,10 +26,10 @@ def noise(duration_s, seed=0):
     return (0.05 * np.random.default_rng(seed).standard_normal(n_samples)).astype(np.float32)
 
 
-def song(seed, duration_s=6.0, noise_seed=None):
+def song(seed, duration_s=6.0):
     """Synthetic syllables over faint noise; the same seed sings the same song."""
     rng = np.random.default_rng(seed)
-    wave = 0.1 * noise(duration_s, seed if noise_seed is None else noise_seed)
+    wave = 0.1 * noise(duration_s, seed)
     times_s = np.arange(round(0.15 * RATE_HZ)) / RATE_HZ
     for begin_s in np.arange(0.2, duration_s - 0.3, 0.35):
         low_hz, high_hz = rng.uniform(1_500, 7_000, 2)
@@ -91,72 +89,17 @@ def marked(clips, **facts):
     return found["duplicate_of"].fillna("").tolist(), kinds
 
 
-def test_fingerprint_does_not_depend_on_block_sizes():
-    wave = song(1)
-    whole = fingerprint(wave, len(wave))
-    for block_samples in (1_000, 8_192, 65_536):
-        np.testing.assert_array_equal(fingerprint(wave, block_samples), whole)
+def test_near_silence_that_two_recordings_share_is_no_sound(rng):
+    dither = (1e-6 * rng.standard_normal(12 * RATE_HZ)).astype(np.float32)
+    prints = [fingerprint(np.concatenate([song(seed, 3), dither])) for seed in (14, 15)]
+    assert (prints[0]["word"][-round(11 / HOP_S) :] == 0).all()
+    assert len(matching_pairs(prints, CONFIG)) == 0
 
 
-def test_fingerprint_equals_a_slow_reference():
-    wave = song(2, 1.0)
-    edges = np.round(np.geomspace(1_000, 9_000, 34) * 0.256).astype(int)
-    powers = []
-    for first in range(0, len(wave) - 8_192 + 1, 1_024):
-        spectrum = np.abs(np.fft.rfft(wave[first : first + 8_192] * np.hanning(8_192))) ** 2
-        powers.append([spectrum[a:b].sum() for a, b in pairwise(edges)])
-    frames = fingerprint(wave)
-    assert len(frames) == len(powers) - 4
-    n_equal = 0
-    for n, word in enumerate(frames["word"].tolist()):
-        now, before = powers[n + 4], powers[n]
-        for bit in range(32):
-            rise = (now[bit] - now[bit + 1]) - (before[bit] - before[bit + 1])
-            n_equal += (rise > 0) == bool(word >> bit & 1)
-    assert n_equal >= 0.999 * 32 * len(frames)  # the last digits of float32 may turn a bit
-
-
-def test_fingerprint_does_not_change_with_gain_or_steady_hum():
-    wave = song(3)
-    hum = 0.3 * np.sin(2 * np.pi * 2_000 * np.arange(len(wave)) / RATE_HZ).astype(np.float32)
-    np.testing.assert_array_equal(fingerprint(0.25 * wave)["word"], fingerprint(wave)["word"])
-    assert bit_error_rate(fingerprint(wave + hum), fingerprint(wave))[0] < 0.15
-
-
-def test_digital_silence_has_no_words():
-    wave = np.concatenate([song(4, 3), np.zeros(4 * RATE_HZ, np.float32)])
-    words = fingerprint(wave)["word"]
-    assert (words[: round(2.5 / HOP_S)] != 0).all()
-    assert (words[-round(3.5 / HOP_S) :] == 0).all()
-    assert (fingerprint(np.zeros(RATE_HZ, np.float32))["word"] == 0).all()
-
-
-def test_too_short_recording_has_an_empty_fingerprint():
-    assert len(fingerprint(noise(0.3))) == 0
-
-
-def test_fingerprint_of_hours_stays_small():
-    maker = Fingerprinter(RATE_HZ)
-    block = noise(10)
-    for _ in range(70):
-        maker.update(block)
-    assert len(maker.frames()) * FRAME.itemsize < 120_000
-
-
-def test_probe_masks_are_all_subsets_of_the_weak_bits():
-    frames = np.zeros(2, FRAME)
-    frames["weak_bits"] = [0 | 5 << 5 | 31 << 10, 3 | 2 << 5 | 1 << 10]
-    masks = probe_masks(frames)
-    a, b, c = 1, 1 << 5, 1 << 31
-    assert sorted(masks[:, 0].tolist()) == sorted([0, a, b, c, a | b, a | c, b | c, a | b | c])
-    assert masks[0].tolist() == [0, 0]
-    assert set(masks[:, 1].tolist()) == {0, 2, 4, 6, 8, 10, 12, 14}
-
-
-def test_unrelated_sounds_differ_in_half_of_the_bits():
-    rate, n_frames = bit_error_rate(fingerprint(noise(10, 1)), fingerprint(noise(10, 2)))
-    assert rate == pytest.approx(0.5, abs=0.05)
-    assert n_frames > 300
+def test_words_that_are_everywhere_prove_nothing():
+    steady = np.zeros(100, FRAME)
+    steady["word"] = 0x5555AAAA
+    assert matching_pairs([steady, steady], CONFIG).shape == (0, 2)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from bclef.features import (
     FEATURE_INDEX,
     FeaturesConfig,
     activity,
+    feature_counts,
     usable_clips,
     write_features,
 )
@@ -126,6 +127,15 @@ def test_shards_are_cut_by_hours_and_apart_by_use(directory):
     assert (index["first_sample"] % STEP == 0).all()
     assert index["n_samples"].tolist() == list(LENGTHS.values())
     assert index["annotated"].tolist() == [name == "s" for name in LENGTHS]
+
+
+def test_counts_are_by_role(directory):
+    index = read_table(directory / "index.parquet", FEATURE_INDEX)
+    assert feature_counts(index, 3_200) == {
+        "n_shards": 4,
+        "n_recordings": {"focal": 4, "noise": 1, "soundscape": 1},
+        "hours": {"focal": 0.0133, "noise": 0.0028, "soundscape": 0.1736},
+    }
 
 
 def test_shards_do_not_depend_on_workers_or_the_day(archive, directory, tmp_path):

@@ -51,6 +51,8 @@ def test_epochs_positions_and_seeds_differ(world: Any, train_config: TrainConfig
     waves = [batches[0, 0].wave, batches[0, 1].wave, batches[1, 0].wave]
     waves.append(make_batches(world, train_config, seed=1)[0, 0].wave)
     assert not any(torch.equal(a, b) for i, a in enumerate(waves) for b in waves[:i])
+    levels = [batches[key].wave_draws.gain_db for key in ((0, 0), (0, 1), (1, 0))]
+    assert not any(torch.equal(a, b) for i, a in enumerate(levels) for b in levels[:i])
 
 
 def test_uniform_epoch_holds_each_recording_once(world: Any, train_config: TrainConfig) -> None:
