@@ -5,7 +5,8 @@ stage: an edit reruns exactly the stages that import what was edited, and `git d
 Imports inside functions and under TYPE_CHECKING count; imports by computed name and data files do
 not. The hash ignores positions, comments, docstrings and the Python version that parses the file.
 
-What cannot change a result is left out: this module, and those that record and ship runs.
+What cannot change a result is left out: this module, and those that surround, spread, record and
+ship runs.
 """
 
 import ast
@@ -15,7 +16,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 _ROOTS = ("bclef", "stages")
-_IGNORED = frozenset({"bclef.codehash", "bclef.redaction", "bclef.shipping", "bclef.tracking"})
+_IGNORED = frozenset(
+    {
+        "bclef.codehash",
+        "bclef.parallel",
+        "bclef.pools",
+        "bclef.provenance",
+        "bclef.redaction",
+        "bclef.shipping",
+        "bclef.stage",
+        "bclef.tracking",
+    }
+)
 _VERSIONED = ("lightning", "onnx", "openvino", "timm", "torch")
 """Packages whose version is part of the code of the stages that import them."""
 

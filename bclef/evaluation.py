@@ -27,9 +27,8 @@ from bclef.soundscapes import (
     score_soundscapes,
 )
 from bclef.store import Store
-from bclef.tables import Schema, empty_table, read_table, write_table
+from bclef.tables import Schema, empty_table, write_table
 from bclef.taxonomy import ClassList
-
 
 PER_CLASS = Schema(
     "PER_CLASS",

@@ -1,7 +1,7 @@
 """What a training stage sets up before its phase: tables, settings, a place for checkpoints."""
 
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bclef.frontend import FrontEndConfig

@@ -1,4 +1,4 @@
-"""Folds and rounds that the params pass over: DVC wants their outs, so these say why they are bare."""
+"""Folds and rounds that the params pass over: DVC wants their outs, so these say why."""
 
 import logging
 import shutil

@@ -141,7 +141,7 @@ def _predicted(
     """The exported model's window scores, from the waveforms of the store."""
     parts = []
     for recording_id in tqdm(recording_ids, "evaluate", unit="file"):
-        wave = store.read(recording_id).astype(np.float32) / 32768
+        wave = store.read(recording_id).astype(np.float32) / np.float32(32768)
         scores = predictor.predict_samples(wave, step_s)
         scores.insert(0, "recording_id", recording_id)
         parts.append(scores)

@@ -25,13 +25,13 @@ REPOSITORY = Path(__file__).parents[1]
 FLOORS = {
     0: "audio codehash columns config containers declared dotted faults parallel pools "
     "provenance redaction stage tables tracking",
-    1: "archive clips duplicates fingerprints leaks normal_forms rawfiles recordings sieve "
-    "sources splits store taxonomy",
-    2: "augment clipsampling crops dataset frontend intervals losses metrics modelfiles models "
-    "scorecards spectrogram truth",
-    3: "baseline inference postprocess pseudolabels training",
-    4: "cli detections evaluation export exportfolder figures ledger outoffold parity recipe "
-    "report reportdata reportinputs reportscores runtime scanning shipping soundscapes "
+    1: "archive clips duplicates features fingerprints leaks normal_forms rawfiles recordings "
+    "sieve skipped sources splits store taxonomy windowscores",
+    2: "augment averaging clipsampling crops dataset frontend holdout intervals losses metrics "
+    "modelfiles models objective scorecards spectrogram truth",
+    3: "baseline inference phases phasesetup postprocess pseudolabels training validation",
+    4: "cli detections evaluation export exportfolder figures graphs ledger outoffold parity "
+    "recipe report reportdata reportinputs reportscores runtime scanning shipping soundscapes "
     "spools summary",
 }
 """Modules of bclef by floor. A module imports its own floor or a lower one; 0 is the ground."""

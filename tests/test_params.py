@@ -11,7 +11,7 @@ import pytest
 from dvc.utils.hydra import apply_overrides
 
 from bclef.codehash import closure
-from bclef.config import Params, read_yaml
+from bclef.config import Params, Section, read_yaml
 from bclef.declared import DEFAULT_FILE, declared_params, stage_items
 from bclef.dotted import covers, leaves
 from bclef.recipe import override, read_recipes
@@ -42,12 +42,17 @@ def declared_keys() -> set[str]:
 
 
 @cache
-def reads(module: str) -> list[Read]:
-    """Returns the calls `.section(Class, "key")`, `.value("key", kind)`, `.phase(A, B, "key")`."""
+def parsed(module: str) -> ast.Module:
     stem = REPOSITORY.joinpath(*module.split("."))
     path = stem.with_suffix(".py") if stem.with_suffix(".py").exists() else stem / "__init__.py"
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def reads(module: str) -> list[Read]:
+    """Returns the calls `.section(Class, "key")`, `.value("key", kind)`, `.phase(A, B, "key")`."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(module)):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue
         keys = [word.value for word in node.args if isinstance(word, ast.Constant)]
@@ -59,6 +64,14 @@ def reads(module: str) -> list[Read]:
     return found
 
 
+def named(module: str, name: str) -> type[Section]:
+    """Returns the class that `name` stands for in a module, imported in a function maybe."""
+    for node in ast.walk(parsed(module)):
+        if isinstance(node, ast.ImportFrom) and name in [alias.name for alias in node.names]:
+            return getattr(importlib.import_module(str(node.module)), name)
+    return getattr(importlib.import_module(module), name)
+
+
 def read_all(params: Params) -> None:
     """Reads from `params` all that the stage's code reads, as the classes that it reads it as."""
     for module in closure(params.stage, REPOSITORY):
@@ -68,7 +81,7 @@ def read_all(params: Params) -> None:
             if method == "value":
                 params.value(key, KINDS.get(names[0], object))
                 continue
-            classes = [getattr(importlib.import_module(module), name) for name in names]
+            classes = [named(module, name) for name in names]
             if method == "section":
                 params.section(classes[0], key)
             else:
