@@ -1,0 +1,97 @@
+"""The whole graph on a small demo, in its own workspaces: twice cold, and once more to no effect."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.timeout(1500)]
+
+
+def run(workspace: Path, *command: str) -> str:
+    # Kept apart from the workspace of whoever runs the tests, which may itself be a DVC stage.
+    environment = {key: text for key, text in os.environ.items() if not key.startswith("DVC_")}
+    environment |= {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(workspace),
+        "BCLEF_TRACKING": "spool",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+    }
+    finished = subprocess.run(
+        command, cwd=workspace, env=environment, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, f"{' '.join(command)}:\n{finished.stdout}\n{finished.stderr}"
+    return finished.stdout
+
+
+def small_workspace(place: Path) -> Path:
+    """Copies what git tracks, without results, as a repository with the recipe `smoke` applied."""
+    names = subprocess.run(
+        ("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"),
+        cwd=REPOSITORY, capture_output=True, text=True, check=True,
+    ).stdout.split("\0")  # fmt: skip
+    for name in filter(None, names):
+        if (REPOSITORY / name).is_file() and name != "dvc.lock":
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(REPOSITORY / name, place / name)
+    run(place, "git", "init", "--quiet")
+    run(place, sys.executable, "-m", "bclef.recipe", "--apply", "smoke")
+    run(place, "dvc", "repro", "--quiet")
+    return place
+
+
+@pytest.fixture(scope="module")
+def workspaces(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return [small_workspace(tmp_path_factory.mktemp(name)) for name in ("first", "second")]
+
+
+def tables(workspace: Path) -> dict[str, bytes]:
+    found = (workspace / "data").rglob("*.parquet")
+    # Scores are compared as metrics: two processes need not agree in the last bit of a float.
+    made_by_training = {"oof", "scores", "pseudo", "evaluation"}
+    return {
+        str(path.relative_to(workspace)): path.read_bytes()
+        for path in found
+        if not made_by_training & set(path.parts)
+    }
+
+
+def numbers(tree: object, name: str = "") -> dict[str, float]:
+    if isinstance(tree, dict):
+        parts = [numbers(value, f"{name}.{key}") for key, value in tree.items()]
+        return {key: value for part in parts for key, value in part.items()}
+    return {name: float(tree)} if isinstance(tree, int | float) else {}
+
+
+def test_it_leaves_a_model_its_scores_and_a_report(workspaces: list[Path]) -> None:
+    first = workspaces[0]
+    for name in ("model.onnx", "openvino/model.xml", "labels.csv", "ATTRIBUTION.csv"):
+        assert (first / "models/export" / name).stat().st_size
+    scores = json.loads((first / "metrics/evaluate.json").read_text())["soundscape"]
+    for metric in ("macro_roc_auc", "padded_cmap"):
+        assert scores[metric]["low"] <= scores[metric]["value"] <= scores[metric]["high"]
+    assert "</html>" in (first / "reports/index.html").read_text()
+
+
+def test_two_cold_runs_give_the_same_tables(workspaces: list[Path]) -> None:
+    first, second = (tables(workspace) for workspace in workspaces)
+    assert len(first) >= 8
+    assert first == second
+
+
+def test_two_cold_runs_give_the_same_scores(workspaces: list[Path]) -> None:
+    for name in ("evaluate", "pretrain", "finetune/0", "distill/2"):
+        first, second = (
+            numbers(json.loads((workspace / f"metrics/{name}.json").read_text()))
+            for workspace in workspaces
+        )
+        assert first == pytest.approx(second, abs=1e-4)
+
+
+def test_a_second_run_has_nothing_to_do(workspaces: list[Path]) -> None:
+    assert "Running stage" not in run(workspaces[0], "dvc", "repro")
