@@ -54,15 +54,12 @@ def main() -> None:
     streamed_s = seconds(lambda: predictor.predict_samples(whole, predictor.window_s)) / N_WINDOWS
     with Store(Path("data/features")) as store:
         random, limit = crops_per_second(store, predictor.window_samples)
+    times_real = predictor.window_s / graph_s
+    print(f"graph alone          {1000 * graph_s:.2f} ms a window, {times_real:.0f} x real time")
     print(
-        f"graph alone          {1000 * graph_s:6.2f} ms a window, {predictor.window_s / graph_s:6.0f} x real time"
+        f"windows of a stream  {1000 * streamed_s:.2f} ms, {graph_s / streamed_s:.2f} of the limit"
     )
-    print(
-        f"windows of a stream  {1000 * streamed_s:6.2f} ms a window, {graph_s / streamed_s:.2f} of the graph alone"
-    )
-    print(
-        f"random crops         {random:6.0f} a second, {random / limit:.2f} of one place read again and again"
-    )
+    print(f"random crops         {random:.0f} a second, {random / limit:.2f} of reading one place")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The whole graph on a small demo, in its own workspaces: twice cold, and once more to no effect."""
+"""The whole graph on a small demo, in its own workspaces: twice cold, then once to no effect."""
 
 import json
 import os
