@@ -42,7 +42,7 @@ from bclef.parity import (
     open_runtimes,
     torch_runtime,
 )
-from bclef.skipped import is_skipped, worked_folders
+from bclef.skipped import worked_folders
 from bclef.tables import atomic_dir, write_json
 
 _SHARED = ("labels", "sample_rate_hz", "window_samples", "frontend")
@@ -116,13 +116,12 @@ def chosen_folders(models: Path, config: ExportConfig) -> list[Path]:
         if folders := worked_folders(models / "finetune"):
             return folders
         raise ExportError("no fold model to export: expected one of folds.f0, f1, ... to be true")
-    last = max((models / "distill").iterdir(), key=lambda folder: int(folder.name))
-    if is_skipped(last):
-        raise ExportError(
-            "no student to export, as pseudo_label.rounds is 0: "
-            "raise it, or set export.ensemble to teachers"
-        )
-    return [last]
+    if students := worked_folders(models / "distill"):
+        return [max(students, key=lambda folder: int(folder.name))]
+    raise ExportError(
+        "no student to export, as pseudo_label.rounds is 0: "
+        "raise it, or set export.ensemble to teachers"
+    )
 
 
 def probe_windows(store: WaveStore, card: ModelSpec, n_windows: int, rng: Generator) -> Wave:
