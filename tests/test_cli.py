@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -22,13 +21,11 @@ def run(*arguments):
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-def test_help_comes_at_once():
-    began_s = time.process_time_ns(), time.monotonic()
+def test_help_imports_little():
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", "from bclef.cli import main; main(['--help'])"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert time.monotonic() - began_s[1] < 5  # a machine under load; what is imported decides
     assert "predict" in done.stdout
     assert "track" in done.stdout
     for heavy in ("numpy", "pandas", "pyarrow", "onnxruntime", "torch", "soundfile", "mlflow"):
