@@ -17,6 +17,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from bclef.config import Section
+from bclef.failures import excess_failures
 from bclef.parallel import run_all
 from bclef.rawfiles import RawFile, Stored, remove_left_behind, safe_name
 from bclef.sources.protocol import FetchError, Source
@@ -122,17 +123,12 @@ def check_failures(files: pd.DataFrame, config: FetchConfig) -> None:
         FetchFailedError: With the number and an example of each reason.
     """
     failed = files[files["error"].notna()]
-    if len(failed) <= config.max_failed_share * len(files):
-        return
-    reasons = [
-        f"  {len(rows)} {reason}, such as {rows['recording_id'].iloc[0]}: {rows['detail'].iloc[0]}"
-        for reason, rows in sorted(failed.groupby("error"), key=lambda pair: -len(pair[1]))
-    ]
-    raise FetchFailedError(
-        f"{len(failed)} of {len(files)} recordings could not be fetched, more than "
-        f"fetch.max_failed_share = {config.max_failed_share:g} allows; run again to ask again:\n"
-        + "\n".join(reasons)
-    )
+    if reasons := excess_failures(failed, len(files), config.max_failed_share):
+        raise FetchFailedError(
+            f"{len(failed)} of {len(files)} recordings could not be fetched, more than "
+            f"fetch.max_failed_share = {config.max_failed_share:g} allows; run again to ask "
+            f"again:\n{reasons}"
+        )
 
 
 def write_attribution(recordings: pd.DataFrame, files: pd.DataFrame, path: Path) -> None:

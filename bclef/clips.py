@@ -21,6 +21,7 @@ from bclef import audio, codehash
 from bclef.audio import DecodeError, Wave
 from bclef.config import Section
 from bclef.duplicates import DuplicatesConfig, mark_duplicates
+from bclef.failures import excess_failures
 from bclef.fingerprints import Fingerprinter
 from bclef.parallel import run_all
 from bclef.tables import Schema, TableError, atomic_path, empty_table, read_json, write_json
@@ -158,16 +159,11 @@ def check_failures(clips: pd.DataFrame, files: pd.DataFrame, config: ResampleCon
     """
     fetched = clips[clips["recording_id"].isin(files.loc[files["error"].isna(), "recording_id"])]
     failed = fetched[fetched["error"].notna()]
-    if len(failed) <= config.max_failed_share * len(fetched):
-        return
-    reasons = [
-        f"  {len(rows)} {reason}, such as {rows['recording_id'].iloc[0]}: {rows['detail'].iloc[0]}"
-        for reason, rows in sorted(failed.groupby("error"), key=lambda pair: -len(pair[1]))
-    ]
-    raise ClipsFailedError(
-        f"{len(failed)} of {len(fetched)} files are of no use, more than "
-        f"resample.max_failed_share = {config.max_failed_share:g} allows:\n" + "\n".join(reasons)
-    )
+    if reasons := excess_failures(failed, len(fetched), config.max_failed_share):
+        raise ClipsFailedError(
+            f"{len(failed)} of {len(fetched)} files are of no use, more than "
+            f"resample.max_failed_share = {config.max_failed_share:g} allows:\n{reasons}"
+        )
 
 
 def check_stored(paths: Iterable[Path], stage: str) -> None:

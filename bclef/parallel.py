@@ -61,12 +61,15 @@ def executor(*, n_workers: int | None = None, address: str | None = None) -> Ite
         ValueError: `n_workers` or BCLEF_WORKERS is not a whole number >= 0.
     """
     with _choose(n_workers, address) as pool:
+        left_by_itself = False
         try:
             yield pool
-        except BaseException:
-            pool.stop()
-            raise
-        pool.shutdown()
+            left_by_itself = True
+        finally:
+            if left_by_itself:
+                pool.shutdown()
+            else:
+                pool.stop()
 
 
 @contextmanager

@@ -20,7 +20,7 @@ VERSION = 1
 STEP_S = 0.1
 """Length of the steps of the activity curve."""
 
-INDEX_NEEDED = {
+FEATURE_INDEX_NEEDS = {
     "recording_id": "string",
     "shard": "string",
     "first_sample": "int64",
@@ -51,7 +51,7 @@ class Store:
     May be pickled, forked and shared by threads. Use it in a `with` block or just drop it.
 
     Attributes:
-        index: One row per recording, columns INDEX_NEEDED.
+        index: One row per recording, columns FEATURE_INDEX_NEEDS.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -60,7 +60,7 @@ class Store:
         Raises:
             TableError: There is no index, or one of other columns.
         """
-        self.index = read_table(directory / "index.parquet", INDEX_NEEDED)
+        self.index = read_table(directory / "index.parquet", FEATURE_INDEX_NEEDS)
         self._directory = directory
         columns = (self.index[name].tolist() for name in ("shard", "first_sample", "n_samples"))
         places = zip(*columns, strict=True)

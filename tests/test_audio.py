@@ -10,23 +10,7 @@ import soxr
 
 from bclef import audio
 from bclef.audio import DecodeError
-
-RATE_HZ = 32_000
-
-
-def tone(frequency_hz, duration_s, sample_rate_hz=RATE_HZ, amplitude=0.5):
-    times_s = np.arange(round(duration_s * sample_rate_hz)) / sample_rate_hz
-    return (amplitude * np.sin(2 * np.pi * frequency_hz * times_s)).astype(np.float32)
-
-
-def noise(duration_s, sample_rate_hz=RATE_HZ, seed=0):
-    n_samples = round(duration_s * sample_rate_hz)
-    return (0.1 * np.random.default_rng(seed).standard_normal(n_samples)).astype(np.float32)
-
-
-def write(path, wave, sample_rate_hz=RATE_HZ, **options):
-    soundfile.write(path, wave, sample_rate_hz, **options)
-    return path
+from tests.sounds import RATE_HZ, noise, tone, write
 
 
 def pcm_hash(blocks):

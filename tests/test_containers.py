@@ -6,18 +6,7 @@ import soundfile
 
 from bclef import audio
 from bclef.audio import DecodeError
-
-RATE_HZ = 32_000
-
-
-def noise(duration_s, sample_rate_hz=RATE_HZ, seed=0):
-    n_samples = round(duration_s * sample_rate_hz)
-    return (0.1 * np.random.default_rng(seed).standard_normal(n_samples)).astype(np.float32)
-
-
-def write(path, wave, sample_rate_hz=RATE_HZ, **options):
-    soundfile.write(path, wave, sample_rate_hz, **options)
-    return path
+from tests.sounds import RATE_HZ, noise, write
 
 
 def reason_of(path):

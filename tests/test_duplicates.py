@@ -8,35 +8,10 @@ import soxr
 
 from bclef import audio
 from bclef.duplicates import DuplicatesConfig, mark_duplicates, matching_pairs
-from bclef.fingerprints import FRAME, HOP_S, Fingerprinter
+from bclef.fingerprints import FRAME, HOP_S
+from tests.sounds import RATE_HZ, fingerprint, noise, song
 
-RATE_HZ = 32_000
 CONFIG = DuplicatesConfig(max_bit_error_rate=0.25, min_overlap_s=1.0, min_overlap_share=0.5)
-
-
-def fingerprint(wave, block_samples=47_000):
-    maker = Fingerprinter(RATE_HZ)
-    for first in range(0, len(wave), block_samples):
-        maker.update(wave[first : first + block_samples])
-    return maker.frames()
-
-
-def noise(duration_s, seed=0):
-    n_samples = round(duration_s * RATE_HZ)
-    return (0.05 * np.random.default_rng(seed).standard_normal(n_samples)).astype(np.float32)
-
-
-def song(seed, duration_s=6.0):
-    """Synthetic syllables over faint noise; the same seed sings the same song."""
-    rng = np.random.default_rng(seed)
-    wave = 0.1 * noise(duration_s, seed)
-    times_s = np.arange(round(0.15 * RATE_HZ)) / RATE_HZ
-    for begin_s in np.arange(0.2, duration_s - 0.3, 0.35):
-        low_hz, high_hz = rng.uniform(1_500, 7_000, 2)
-        phase = 2 * np.pi * (low_hz + (high_hz - low_hz) * times_s / 0.3) * times_s
-        first = round(begin_s * RATE_HZ)
-        wave[first : first + len(times_s)] += 0.4 * np.hanning(len(times_s)) * np.sin(phase)
-    return wave.astype(np.float32)
 
 
 def reencoded(path, wave, sample_rate_hz, subtype, quality):
@@ -125,7 +100,7 @@ def test_same_syllables_in_other_recordings_are_no_copies():
     syllable = 0.3 * np.hanning(len(times_s)) * np.sin(2 * np.pi * (3e3 + 2e4 * times_s) * times_s)
     prints = []
     for seed in range(40):
-        wave = 0.3 * noise(5, 1_000 + seed)
+        wave = 0.3 * noise(5, seed=1_000 + seed, rms=0.05)
         for begin_s in np.sort(rng.uniform(0, 4.8, 8)):
             wave[round(begin_s * RATE_HZ) :][: len(times_s)] += syllable.astype(np.float32)
         prints.append(fingerprint(wave))
@@ -133,7 +108,7 @@ def test_same_syllables_in_other_recordings_are_no_copies():
 
 
 def test_stationary_noise_is_no_copy_of_other_noise():
-    prints = [fingerprint(noise(5, seed)) for seed in range(60)]
+    prints = [fingerprint(noise(5, seed=seed, rms=0.05)) for seed in range(60)]
     assert len(matching_pairs(prints, CONFIG)) == 0
 
 

@@ -6,33 +6,7 @@ import numpy as np
 import pytest
 
 from bclef.fingerprints import FRAME, HOP_S, Fingerprinter, bit_error_rate, probe_masks
-
-RATE_HZ = 32_000
-
-
-def fingerprint(wave, block_samples=47_000):
-    maker = Fingerprinter(RATE_HZ)
-    for first in range(0, len(wave), block_samples):
-        maker.update(wave[first : first + block_samples])
-    return maker.frames()
-
-
-def noise(duration_s, seed=0):
-    n_samples = round(duration_s * RATE_HZ)
-    return (0.05 * np.random.default_rng(seed).standard_normal(n_samples)).astype(np.float32)
-
-
-def song(seed, duration_s=6.0):
-    """Synthetic syllables over faint noise; the same seed sings the same song."""
-    rng = np.random.default_rng(seed)
-    wave = 0.1 * noise(duration_s, seed)
-    times_s = np.arange(round(0.15 * RATE_HZ)) / RATE_HZ
-    for begin_s in np.arange(0.2, duration_s - 0.3, 0.35):
-        low_hz, high_hz = rng.uniform(1_500, 7_000, 2)
-        phase = 2 * np.pi * (low_hz + (high_hz - low_hz) * times_s / 0.3) * times_s
-        first = round(begin_s * RATE_HZ)
-        wave[first : first + len(times_s)] += 0.4 * np.hanning(len(times_s)) * np.sin(phase)
-    return wave.astype(np.float32)
+from tests.sounds import RATE_HZ, fingerprint, noise, song
 
 
 def test_fingerprint_does_not_depend_on_block_sizes():
@@ -85,12 +59,12 @@ def test_silent_frames_are_not_compared():
 
 
 def test_too_short_recording_has_an_empty_fingerprint():
-    assert len(fingerprint(noise(0.3))) == 0
+    assert len(fingerprint(noise(0.3, rms=0.05))) == 0
 
 
 def test_fingerprint_of_hours_stays_small():
     maker = Fingerprinter(RATE_HZ)
-    block = noise(10)
+    block = noise(10, rms=0.05)
     for _ in range(70):
         maker.update(block)
     assert len(maker.frames()) * FRAME.itemsize < 120_000
@@ -107,6 +81,6 @@ def test_probe_masks_are_all_subsets_of_the_weak_bits():
 
 
 def test_unrelated_sounds_differ_in_half_of_the_bits():
-    rate, n_frames = bit_error_rate(fingerprint(noise(10, 1)), fingerprint(noise(10, 2)))
+    rate, n_frames = bit_error_rate(fingerprint(noise(10, seed=1)), fingerprint(noise(10, seed=2)))
     assert rate == pytest.approx(0.5, abs=0.05)
     assert n_frames > 300

@@ -20,7 +20,7 @@ from bclef.features import (
     write_features,
 )
 from bclef.parallel import executor
-from bclef.store import INDEX_NEEDED, FeatureStoreError, Store
+from bclef.store import FEATURE_INDEX_NEEDS, FeatureStoreError, Store
 from bclef.tables import TableError, read_table
 
 RATE_HZ = 32_000
@@ -293,7 +293,7 @@ def test_store_that_is_not_whole_is_refused_with_the_cure(archive, tmp_path):
 
 
 def test_reader_needs_what_the_writer_writes():
-    assert {**FEATURE_INDEX.columns} == INDEX_NEEDED
+    assert {**FEATURE_INDEX.columns} == FEATURE_INDEX_NEEDS
 
 
 def test_no_usable_clip_gives_an_empty_store(archive, tmp_path):

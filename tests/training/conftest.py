@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bclef.frontend import FrontEndConfig
 from bclef.models import BirdModel, ModelConfig, ModelSpec, build_model
 from bclef.phases import PhaseSetup
-from bclef.store import INDEX_NEEDED, VERSION, step_samples
+from bclef.store import FEATURE_INDEX_NEEDS, VERSION, step_samples
 from bclef.tables import Schema, write_table
 from bclef.training import TrainConfig
 
@@ -115,8 +115,8 @@ def world_dir(world: MemoryStore, tmp_path: Path) -> Path:
     first_samples = np.cumsum([0, *map(len, padded.values())])[:-1]
     index = world.index.assign(shard="all.h5", first_sample=first_samples)
     index = index.astype({"shard": "string"})
-    schema = Schema("INDEX", ("recording_id",), INDEX_NEEDED)
-    write_table(index[list(INDEX_NEEDED)], directory / "index.parquet", schema)
+    schema = Schema("INDEX", ("recording_id",), FEATURE_INDEX_NEEDS)
+    write_table(index[list(FEATURE_INDEX_NEEDS)], directory / "index.parquet", schema)
     return directory
 
 
