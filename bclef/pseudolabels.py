@@ -55,18 +55,22 @@ class PseudoLabels:
     n_windows_scored: int
     """Unlabelled windows that were offered."""
 
-    def summary(self) -> dict[str, float | dict[str, float]]:
-        """Returns the figures of the round: windows kept, label mass, mass per class."""
+    def mass_per_class(self) -> pd.DataFrame:
+        """Returns label and label_mass, the sum of its soft labels, of each class in order."""
         mass = self.windows.drop(columns=list(PSEUDO.columns)).astype(np.float64).sum()
+        return pd.DataFrame({"label": mass.index, "label_mass": mass.to_numpy()})
+
+    def summary(self) -> dict[str, float]:
+        """Returns the figures of the round: windows kept and their label mass."""
+        mass = float(self.mass_per_class()["label_mass"].sum())
         n_kept = len(self.windows)
         return {
             "n_windows_scored": self.n_windows_scored,
             "n_windows_kept": n_kept,
             "n_recordings": int(self.windows["recording_id"].nunique()),
             "share_kept": n_kept / self.n_windows_scored if self.n_windows_scored else 0.0,
-            "label_mass": float(mass.sum()),
-            "label_mass_per_window": float(mass.sum() / n_kept) if n_kept else 0.0,
-            "label_mass_per_class": {str(label): float(m) for label, m in mass.items()},
+            "label_mass": mass,
+            "label_mass_per_window": mass / n_kept if n_kept else 0.0,
         }
 
 

@@ -100,7 +100,7 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
         "sources": inputs.recordings.value_counts(["source", "role"], sort=False).sort_index(),
         "losses": losses(inputs.rejected, inputs.files, inputs.clips),
         "holdings": holdings(inputs.index, inputs.sample_rate_hz),
-        "rounds": rounds(inputs.metrics),
+        "rounds": rounds(inputs.metrics, inputs.label_masses),
         "heard": _heard(inputs),
         "export": leaves(inputs.metrics.get("export", {})),
         "licences": inputs.recordings["licence"].fillna("not stated").value_counts().sort_index(),

@@ -87,18 +87,24 @@ class Round:
     """The classes with the most mass, and their share of it."""
 
 
-def rounds(metrics: Mapping[str, Tree]) -> list[Round]:
-    """Returns the rounds of pseudo-labelling that ran."""
+def rounds(metrics: Mapping[str, Tree], label_masses: Mapping[str, pd.DataFrame]) -> list[Round]:
+    """Returns the rounds of pseudo-labelling that ran.
+
+    Args:
+        metrics: Metrics by stage, such as `pseudo_label/1`.
+        label_masses: label and label_mass of each class, by the same names.
+    """
     told = []
     for key, tree in metrics.items():
         stage, _, item = key.partition("/")
         if stage != "pseudo_label" or "n_windows_kept" not in tree:
             continue
         mass = float(tree["label_mass"])
-        by_class = sorted(
-            tree["label_mass_per_class"].items(), key=lambda pair: (-pair[1], pair[0])
+        masses = label_masses.get(key, pd.DataFrame(columns=["label", "label_mass"]))
+        by_class = masses.sort_values(["label_mass", "label"], ascending=[False, True])
+        top = tuple(
+            (label, part / mass) for label, part in by_class[:5].itertuples(index=False) if part > 0
         )
-        top = tuple((label, part / mass) for label, part in by_class[:5] if part > 0)
         told.append(
             Round(
                 item, int(tree["n_windows_kept"]), tree["share_kept"], mass,

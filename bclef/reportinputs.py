@@ -74,6 +74,8 @@ class ReportInputs:
     """Metrics file of each stage (`evaluate`, `pseudo_label/1`), as a JSON tree."""
     curves: Mapping[str, pd.DataFrame]
     """Learning curve of each training (`pretrain`, `finetune/0`): epoch and measures."""
+    label_masses: Mapping[str, pd.DataFrame]
+    """label and label_mass of each round of pseudo-labelling (`pseudo_label/1`)."""
     model: Mapping[str, Any] | None
     """model.json of the exported model."""
     features_dir: Path
@@ -96,6 +98,7 @@ def read_report_inputs(root: Path, front_end: FrontEndConfig, sample_rate_hz: in
         windows = _scored(data / "evaluation/clips.parquet")
     classes = read_table(data / "classes.parquet", CLASSES_NEEDS)
     model = root / "models/export/model.json"
+    plots = _plots(root / "plots")
     return ReportInputs(
         recordings=read_table(data / "recordings.parquet", RECORDINGS_NEEDS),
         classes=classes[classes["target"]].reset_index(drop=True),
@@ -106,7 +109,8 @@ def read_report_inputs(root: Path, front_end: FrontEndConfig, sample_rate_hz: in
         per_class=_optional(data / "evaluation/per_class.parquet", PER_CLASS_NEEDS),
         windows=windows,
         metrics=read_metrics(root),
-        curves=_curves(root / "plots"),
+        curves={name: points for name, points in plots.items() if "epoch" in points},
+        label_masses={name: points for name, points in plots.items() if "label_mass" in points},
         model=read_json(model) if model.exists() else None,
         features_dir=data / "features",
         front_end=front_end,
@@ -135,17 +139,17 @@ def _scored(path: Path) -> pd.DataFrame | None:
     return read_table(path, WINDOWS_NEEDS, others="float32") if path.exists() else None
 
 
-def _curves(folder: Path) -> dict[str, pd.DataFrame]:
-    """Learning curves by name; a training that was passed over leaves a file without rows."""
-    curves = {}
+def _plots(folder: Path) -> dict[str, pd.DataFrame]:
+    """Points to plot by name; a training or round that was passed over has none and is left out."""
+    plots = {}
     for path in sorted(folder.rglob("*.csv")):
         try:
-            curve = pd.read_csv(path)
+            points = pd.read_csv(path)
         except pd.errors.EmptyDataError:
             _LOG.info("%s is empty: that training was passed over", path)
             continue
         except pd.errors.ParserError as error:
             raise TableError(f"{path}: not a CSV table: {error}; rerun its stage") from error
-        if "epoch" in curve and len(curve):
-            curves[path.relative_to(folder).with_suffix("").as_posix()] = curve
-    return curves
+        if len(points):
+            plots[path.relative_to(folder).with_suffix("").as_posix()] = points
+    return plots

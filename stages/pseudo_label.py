@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from bclef.pseudolabels import PSEUDO, PseudoLabelConfig, make_pseudo_labels
 from bclef.stage import stage
 from bclef.tables import empty_table, read_table, write_table
@@ -18,6 +20,7 @@ if __name__ == "__main__":
         classes = read_classes(Path("data/classes.parquet"))
         schema = PSEUDO.with_columns(dict.fromkeys(classes.labels, "float32"))
         windows, metrics = empty_table(schema), {}
+        masses = pd.DataFrame(columns=["label", "label_mass"])
         if round_ <= config.rounds:
             index = read_table(Path("data/features/index.parquet"), FEATURE_INDEX_NEEDS)
             unlabelled = index[(index["role"] == "soundscape") & ~index["annotated"]]
@@ -29,6 +32,7 @@ if __name__ == "__main__":
                 classes,
                 config,
             )
-            windows, metrics = labels.windows, labels.summary()
+            windows, metrics, masses = labels.windows, labels.summary(), labels.mass_per_class()
         write_table(windows, Path(f"data/pseudo/{round_}.parquet"), schema)
+        run.write_plot(masses)
         run.write_metrics(metrics)

@@ -114,9 +114,10 @@ def test_scores_that_are_no_probabilities_are_refused() -> None:
         made([])
 
 
-def test_summary_counts_mass_per_class() -> None:
-    summary = made([scores([[0.5, 0.25, 0.0], [0.5, 0.0, 0.0]])]).summary()
-    assert summary["label_mass_per_class"] == {"a": 1.0, "b": 0.25, "c": 0.0}
+def test_mass_is_counted_per_class_and_in_all() -> None:
+    labels = made([scores([[0.5, 0.25, 0.0], [0.5, 0.0, 0.0]])])
+    summary, by_class = labels.summary(), labels.mass_per_class()
+    assert dict(by_class.itertuples(index=False)) == {"a": 1.0, "b": 0.25, "c": 0.0}
     assert (summary["label_mass"], summary["label_mass_per_window"]) == (1.25, 0.625)
     assert summary["n_recordings"] == 1
 

@@ -143,7 +143,7 @@ def a_run() -> ReportInputs:
     mass = {label: 40.0 / (i + 1) for i, label in enumerate(LABELS)}
     pseudo = {
         "n_windows_kept": 311, "share_kept": 0.62, "label_mass": sum(mass.values()),
-        "label_mass_per_window": 0.5, "label_mass_per_class": mass,
+        "label_mass_per_window": 0.5,
     }  # fmt: skip
     return ReportInputs(
         recordings=recordings,
@@ -188,6 +188,10 @@ def a_run() -> ReportInputs:
             "pretrain": curve(0, 12), "finetune/0": curve(1, 15), "finetune/1": curve(2, 15),
             "finetune/2": curve(3, 15), "distill/1": curve(4, 10), "distill/2": curve(5, 10),
         },
+        label_masses=dict.fromkeys(
+            ("pseudo_label/1", "pseudo_label/2"),
+            pd.DataFrame({"label": mass.keys(), "label_mass": mass.values()}),
+        ),
         model={
             "labels": list(LABELS), "window_samples": 160_000, "sample_rate_hz": 32_000,
             "files": {"model.onnx": {"n_bytes": 15_400_123}},
@@ -201,7 +205,7 @@ def a_run() -> ReportInputs:
 def bare_run() -> ReportInputs:
     return replace(
         a_run(), rejected=None, files=None, clips=None, index=None, per_class=None, windows=None,
-        metrics={}, curves={}, model=None,
+        metrics={}, curves={}, label_masses={}, model=None,
     )  # fmt: skip
 
 
@@ -334,7 +338,7 @@ def write_run(run: ReportInputs, root: Path) -> None:
     write_table(run.windows, data / "evaluation/clips.parquet", schema)
     for name, tree in run.metrics.items():
         write_json(root / "metrics" / f"{name}.json", tree)
-    for name, each in run.curves.items():
+    for name, each in {**run.curves, **run.label_masses}.items():
         path = root / "plots" / f"{name}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         each.to_csv(path, index=False)
@@ -347,6 +351,7 @@ def test_inputs_are_read_from_what_the_stages_wrote(tmp_path: Path) -> None:
     write_run(run, tmp_path)
     found = read_report_inputs(tmp_path, FRONT_END, RATE_HZ)
     assert list(found.curves) == sorted(run.curves)
+    assert found.label_masses.keys() == run.label_masses.keys()
     assert found.metrics.keys() == run.metrics.keys()
     assert found.files is None
     assert found.windows is not None
