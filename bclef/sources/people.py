@@ -18,7 +18,7 @@ _LAST = ("Abara", "Bergstrom", "Castillo", "Dvorak", "Eriksen", "Fontaine", "Guz
 _FORMATS: tuple[tuple[Container, int, Layout], ...] = (
     ("wav", 44_100, "mono"),
     ("wav", 48_000, "mono"),
-    ("wav", 48_000, "stereo"),
+    ("flac", 44_100, "mono"),
     ("wav", 44_100, "stereo"),
     ("wav", 48_000, "mono"),
     ("wav", 22_050, "mono"),
