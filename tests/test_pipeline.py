@@ -7,7 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+
+from bclef.config import Params
+from bclef.sources.aviary import DemoConfig
+from bclef.sources.world import plan_world
 
 REPOSITORY = Path(__file__).parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.timeout(1500)]
@@ -76,6 +81,32 @@ def test_it_leaves_a_model_its_scores_and_a_report(workspaces: list[Path]) -> No
     for metric in ("macro_roc_auc", "padded_cmap"):
         assert scores[metric]["low"] <= scores[metric]["value"] <= scores[metric]["high"]
     assert "</html>" in (first / "reports/index.html").read_text()
+
+
+def test_every_planted_fault_is_found_and_no_other(workspaces: list[Path]) -> None:
+    first = workspaces[0]
+    truth = plan_world(Params.for_stage("fetch", None, first).section(DemoConfig, "demo")).truth
+    clips = pd.read_parquet(first / "data/clips.parquet").set_index("recording_id")
+    usable = set(pd.read_parquet(first / "data/splits.parquet")["recording_id"])
+    reasons = {"silent": "silent", "truncated": "truncated", "corrupt": "not_audio", "gone": "gone"}
+    broken = truth[truth["fault"].isin(list(reasons))]
+    found = clips["error"].dropna()
+    assert set(found.index) == set(broken["recording_id"])
+    for row in broken.itertuples():
+        assert found[row.recording_id] == reasons[row.fault]
+        assert clips.loc[row.recording_id, "detail"]
+    copies = clips[clips["duplicate_of"].notna()]
+    pairs = {
+        (frozenset((row.Index, row.duplicate_of)), row.duplicate_kind)
+        for row in copies.itertuples()
+    }
+    planted = truth[truth["fault"].isin(["exact_duplicate", "reencoded_duplicate"])]
+    assert len(planted)
+    assert pairs == {
+        (frozenset((row.recording_id, row.of)), row.fault.removesuffix("_duplicate"))
+        for row in planted.itertuples()
+    }
+    assert not usable & (set(copies.index) | set(found.index))
 
 
 def test_two_cold_runs_give_the_same_tables(workspaces: list[Path]) -> None:
