@@ -24,8 +24,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import NoReturn
 
 import pandas as pd
@@ -154,7 +155,8 @@ def stage(name: str, item: str | None = None) -> Iterator[StageRun]:
         SystemExit: 1 after such an error, 143 after SIGTERM.
     """
     _log_to_stderr()
-    with _ends_on_sigterm(), _reported(), ExitStack() as held:
+    with _ends_on_sigterm(), ExitStack() as held:
+        held.push(_report)
         _end_with_dvc()
         root = Path.cwd()
         if not (root / "dvc.yaml").exists():
@@ -165,21 +167,25 @@ def stage(name: str, item: str | None = None) -> Iterator[StageRun]:
         params = Params.for_stage(name, item, root)
         dvc_root = find_dvc_root(root)
         spool = open_spool(dvc_root, root=root, stage=_label(name, item), params=params.flat())
-        with _recorded(spool):
+        with ExitStack() as recorded:
+            recorded.push(partial(_record_end, spool))
             run = StageRun(name, item, root, dvc_root, params, spool, held)
             yield run
         run.remove_work_dirs()
 
 
-@contextmanager
-def _recorded(spool: Spool) -> Iterator[None]:
-    """Closes `spool` with the way in which the body ends."""
-    try:
-        yield
-    except BaseException as error:
-        spool.close(_status(error), f"{type(error).__name__}: {error}")
-        raise
-    spool.close("FINISHED")
+def _record_end(
+    spool: Spool,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+) -> None:
+    """Closes `spool` with the way in which a `with` block ended."""
+    del trace
+    if kind is None or error is None:
+        spool.close("FINISHED")
+    else:
+        spool.close(_status(error), f"{kind.__name__}: {error}")
 
 
 def _status(error: BaseException) -> Status:
@@ -189,19 +195,20 @@ def _status(error: BaseException) -> Status:
     return "FAILED" if code else "FINISHED"
 
 
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Turns an error of this project into its message and exit code 1.
+def _report(
+    kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+) -> None:
+    """Turns an error of this project that ends a `with` block into its message and exit code 1.
 
     Such messages say what to do; forty lines of calls above them would hide that. Each module
     has its own error classes and they need no common base: they are known by their package.
+
+    Raises:
+        SystemExit: 1.
     """
-    try:
-        yield
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] != "bclef":
-            raise
-        log.error("%s", error)  # noqa: TRY400 the message alone
+    del trace
+    if kind is not None and kind.__module__.partition(".")[0] == "bclef":
+        log.error("%s", error)
         raise SystemExit(1) from error
 
 
