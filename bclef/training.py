@@ -19,8 +19,6 @@ import pandas as pd
 import torch
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from pydantic import Field
 from torch import Tensor
@@ -29,12 +27,12 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from bclef.averaging import moving_average
+from bclef.checkpoints import AtomicCheckpoints, checkpoint_callback, whole_checkpoint
 from bclef.dataset import Batch, BatchConfig, EpochKeys, TrainingBatches
 from bclef.inference import best_device
 from bclef.losses import LossConfig
 from bclef.models import BirdModel
 from bclef.objective import learning_rate_share, training_loss
-from bclef.tables import atomic_path
 
 _LOG = logging.getLogger(__name__)
 _PRECISIONS: dict[str, Any] = {
@@ -42,7 +40,6 @@ _PRECISIONS: dict[str, Any] = {
     "bfloat16": "bf16-mixed",
     "float16": "16-mixed",
 }
-_CHECKPOINT = "last"
 
 
 class TrainConfig(BatchConfig, LossConfig):
@@ -109,9 +106,12 @@ class FitResult:
 
 
 def fit(plan: FitPlan) -> FitResult:
-    """Returns the trained model; goes on from the checkpoint in `plan.work_dir` if there is one."""
+    """Returns the trained model; goes on from the checkpoint in `plan.work_dir` if there is one.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
     config = plan.config
-    checkpoint = plan.work_dir / f"{_CHECKPOINT}.ckpt"
     module, epochs = _Training(plan), _Epochs(plan)
     with _quiet_lightning(), torch.random.fork_rng():
         trainer = Trainer(
@@ -119,17 +119,14 @@ def fit(plan: FitPlan) -> FitResult:
             devices=1,
             precision=_PRECISIONS[config.precision],
             gradient_clip_val=config.gradient_clip_norm,
-            callbacks=[epochs, _checkpoint_callback(plan.work_dir)],
-            plugins=[_AtomicCheckpoints()],
+            callbacks=[epochs, checkpoint_callback(plan.work_dir)],
+            plugins=[AtomicCheckpoints()],
             use_distributed_sampler=False,
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        resumed = checkpoint if checkpoint.exists() else None
-        if resumed:
-            _LOG.info("going on from %s", resumed)
-        trainer.fit(module, ckpt_path=resumed, weights_only=True)
+        trainer.fit(module, ckpt_path=whole_checkpoint(plan.work_dir), weights_only=True)
     model, epoch = module.current_model().to(best_device()).eval(), config.epochs
     if config.select == "best" and epochs.best_weights:
         model.load_state_dict(epochs.best_weights)
@@ -256,28 +253,6 @@ class _Epochs(Callback):
             return
         self._least_loss, self.best_epoch = figures["val_loss"], epoch
         self.best_weights = {name: t.detach().clone() for name, t in model.state_dict().items()}
-
-
-class _AtomicCheckpoints(TorchCheckpointIO):
-    """Checkpoints that take their name only once they are whole and on the disk."""
-
-    def save_checkpoint(
-        self,
-        checkpoint: dict[str, Any],
-        path: str | Path,
-        storage_options: Any | None = None,
-    ) -> None:
-        with atomic_path(Path(path)) as temporary:
-            super().save_checkpoint(checkpoint, temporary, storage_options)
-
-
-def _checkpoint_callback(directory: Path) -> ModelCheckpoint:
-    return ModelCheckpoint(
-        dirpath=directory,
-        filename=_CHECKPOINT,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
 
 
 @contextmanager

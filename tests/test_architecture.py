@@ -27,8 +27,8 @@ FLOORS = {
     "provenance redaction stage tables tracking",
     1: "archive clips duplicates failures features fingerprints leaks normal_forms rawfiles "
     "recordings sieve skipped sources splits store taxonomy windowscores",
-    2: "augment averaging clipsampling crops dataset frontend holdout intervals losses metrics "
-    "modelfiles models objective scorecards spectrogram truth",
+    2: "augment averaging checkpoints clipsampling crops dataset frontend holdout intervals losses "
+    "metrics modelfiles models objective scorecards spectrogram truth",
     3: "baseline inference phases phasesetup postprocess pseudolabels training validation",
     4: "cli detections evaluation export exportfolder figures graphs ledger outoffold parity "
     "recipe report reportdata reportinputs reportscores runtime scanning shipping soundscapes "

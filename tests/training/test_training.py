@@ -9,6 +9,7 @@ import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor
 
+from bclef.checkpoints import CheckpointError
 from bclef.clipsampling import LabelledClips, NoiseClips, labelled_recordings
 from bclef.crops import RandomCrops
 from bclef.dataset import Batch, ClipSources, TrainingBatches
@@ -117,6 +118,19 @@ def test_finished_run_is_not_trained_again(make_plan: Callable[..., FitPlan]) ->
     again = fit(make_plan(deadly=(2, 0), on_metrics=lambda _figures, epoch: told.append(epoch)))
     assert same(weights(first), weights(again))
     assert told == [1, 2, 3, 3]
+
+
+@pytest.mark.parametrize("left_bytes", [0, 20, 5_000])
+def test_damaged_checkpoint_is_refused_by_name(
+    make_plan: Callable[..., FitPlan], left_bytes: int
+) -> None:
+    with pytest.raises(Killed):
+        fit(make_plan(deadly=(1, 0)))
+    plan = make_plan()
+    checkpoint = plan.work_dir / "last.ckpt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:left_bytes])
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: not a whole checkpoint .* remove it"):
+        fit(plan)
 
 
 def test_resumed_run_tells_the_earlier_epochs_again(make_plan: Callable[..., FitPlan]) -> None:
