@@ -37,11 +37,14 @@ Fate = Literal["shipped", "kept", "bad"]
 _NICENESS = 10
 _FOLLOW_EVERY_S, _FOLLOW_AT_LEAST_EVERY_S = 3.0, 60.0
 _IDLE_S = 20.0
-# MLflow's own: 7 retries and 120 s, after which a dead server has cost 4 minutes.
+# MLflow's own: 7 retries and 120 s, after which a dead server has cost 4 minutes, and for each
+# run two lines with its address.
 _MLFLOW_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
 

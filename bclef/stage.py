@@ -17,10 +17,12 @@ import hashlib
 import json
 import logging
 import os
+import resource
 import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -168,7 +170,7 @@ def stage(name: str, item: str | None = None) -> Iterator[StageRun]:
         dvc_root = find_dvc_root(root)
         spool = open_spool(dvc_root, root=root, stage=_label(name, item), params=params.flat())
         with ExitStack() as recorded:
-            recorded.push(partial(_record_end, spool))
+            recorded.push(partial(_record_end, spool, time.monotonic()))
             run = StageRun(name, item, root, dvc_root, params, spool, held)
             yield run
         run.remove_work_dirs()
@@ -176,12 +178,18 @@ def stage(name: str, item: str | None = None) -> Iterator[StageRun]:
 
 def _record_end(
     spool: Spool,
+    began_s: float,
     kind: type[BaseException] | None,
     error: BaseException | None,
     trace: TracebackType | None,
 ) -> None:
-    """Closes `spool` with the way in which a `with` block ended."""
+    """Closes `spool` with what a `with` block took and the way in which it ended."""
     del trace
+    # Linux counts in KiB, macOS in bytes.
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    took_s = time.monotonic() - began_s
+    spool.log_metrics({"resources.wall_s": took_s, "resources.peak_memory_mib": peak / unit})
     if kind is None or error is None:
         spool.close("FINISHED")
     else:
