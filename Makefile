@@ -47,5 +47,5 @@ lock: $(READY)   ## compile requirements/*.txt again from pyproject.toml
 	uv pip compile --quiet --universal --no-header --no-emit-index-url --no-emit-find-links --no-annotate --python-version 3.11 --extra train pyproject.toml -o requirements/train.txt
 	uv pip compile --quiet --universal --no-header --no-emit-index-url --no-emit-find-links --no-annotate --python-version 3.11 --all-extras pyproject.toml -o requirements/dev.txt
 
-clean:           ## remove what the pipeline wrote, but not the DVC cache
-	rm -rf data models plots reports .work .mlspool
+clean:           ## remove what the pipeline wrote and git ignores, but not the DVC cache
+	git clean -fdXq data models plots reports metrics .work .mlspool mlruns mlflow.db

@@ -253,7 +253,7 @@ def _inspect(path: Path, sound: soundfile.SoundFile) -> SoundInfo:
     if sound.format == "MP3" and (length := containers.measure_mp3(path)):
         damage, least_frames = length.damage, length.least_samples
     if damage:
-        raise DecodeError("truncated", damage)
+        raise DecodeError(*damage)
     if sound.frames == 0:
         raise DecodeError("empty", f"{path.stat().st_size} bytes that decode to no sample")
     if sound.frames < least_frames:

@@ -4,11 +4,14 @@ Each file is decoded, mixed, resampled, measured, fingerprinted and encoded in o
 by one worker, whatever its length. What came of it stands in a JSON sidecar under a key of the raw
 bytes, the sample rate and the code, so a second run only reads the sidecars, and thresholds may
 change without a second decoding. A recording that is no use is a row with a reason.
+
+A raw file is decoded only if its bytes are those that were fetched, and a clip stays only while its
+bytes are those that were encoded.
 """
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +20,14 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from bclef import audio, codehash
-from bclef.audio import DecodeError, Wave
+from bclef import audio, codehash, sidecars
+from bclef.audio import DecodeError
 from bclef.config import Section
 from bclef.duplicates import DuplicatesConfig, mark_duplicates
 from bclef.failures import excess_failures
-from bclef.fingerprints import Fingerprinter
+from bclef.meters import FLOOR_DBFS, Meter
 from bclef.parallel import run_all
-from bclef.tables import Schema, TableError, atomic_path, empty_table, read_json, write_json
+from bclef.tables import Schema, atomic_path, empty_table, write_json
 
 CLIPS = Schema(
     name="clips",
@@ -50,14 +53,21 @@ CLIPS = Schema(
 
 `pcm_hash` is of the mono int16 samples at the project's rate that go into the encoder: equal for
 the same sound in WAV and FLAC, or under other names and tags. Levels leave a constant offset out.
-Errors: those of fetching and of `audio.DecodeError`, and silent, too_short, worker_died.
+Errors: those of fetching and of `audio.DecodeError`, and damaged, silent, too_short, worker_died.
 """
 
-_CODE = ("bclef.audio", "bclef.containers", "bclef.fingerprints", "bclef.clips")
-_FLOOR_DBFS = -150.0
-"""Level of digital silence, whose logarithm is not finite."""
-_CLIPPED = 0.99
-"""Samples from here on count as clipped; resampling moves clipped ones off the exact full scale."""
+_CODE = ("bclef.audio", "bclef.containers", "bclef.fingerprints", "bclef.meters", "bclef.clips")
+_MEASURES = {
+    "n_samples": int,
+    "pcm_hash": str,
+    "fingerprint": str,
+    "peak_dbfs": float,
+    "rms_dbfs": float,
+    "clipped_share": float,
+    "source_sample_rate_hz": int,
+    "n_channels": int,
+}
+_FAILURE = {"error": str, "detail": str}
 
 
 class StoreError(Exception):
@@ -73,7 +83,7 @@ class ResampleConfig(Section):
 
     min_duration_s: float = Field(ge=0)
     """Shorter recordings are refused as too_short, seconds."""
-    silent_dbfs: float = Field(ge=_FLOOR_DBFS, le=0)
+    silent_dbfs: float = Field(ge=FLOOR_DBFS, le=0)
     """Recordings of a lower RMS level are refused as silent, dBFS; noise recordings too."""
     max_failed_share: float = Field(ge=0, le=1)
     """Largest share of fetched files that may be of no use before the stage fails, 0 to 1."""
@@ -86,20 +96,21 @@ class _Job:
     """One raw file and the place of its clip."""
 
     raw: Path
+    sha256: str
+    """Of the raw file, as fetched."""
     clip: Path
     sample_rate_hz: int
 
     @property
     def sidecar(self) -> Path:
-        return self.clip.with_suffix(".json")
+        return sidecars.sidecar_of(self.clip)
 
     def done(self) -> dict[str, object] | None:
         """Returns what an earlier run found, or None where it left nothing whole."""
-        try:
-            found = read_json(self.sidecar)
-        except TableError:
-            return None
-        return found if "error" in found or self.clip.is_file() else None
+        if (failure := sidecars.read_sidecar(self.sidecar, _FAILURE)) is not None:
+            return failure
+        measures = sidecars.read_sidecar(self.sidecar, _MEASURES)
+        return None if sidecars.fault_of(self.clip) else measures
 
 
 def make_clips(
@@ -186,7 +197,7 @@ def _jobs(fetched: pd.DataFrame, store_root: Path, sample_rate_hz: int) -> list[
         raw = store_root / path
         key = hashlib.sha256(f"{sha256} {sample_rate_hz} {code}".encode()).hexdigest()[:16]
         clip = store_root / "clips" / f"{raw.stem}-{key}.ogg"
-        jobs.append(_Job(raw, clip, sample_rate_hz))
+        jobs.append(_Job(raw, str(sha256), clip, sample_rate_hz))
     return jobs
 
 
@@ -199,16 +210,24 @@ def _make_clip(job: _Job) -> dict[str, object]:
     """Returns the measures of a clip, or error and detail; encodes it unless that is done."""
     if (found := job.done()) is not None:
         return found
+    if (sha256 := sidecars.sha256_of(job.raw)) != job.sha256:
+        # Not kept, and fetch is made to ask for it: what was found out says nothing of other bytes.
+        sidecars.forget(job.raw)
+        cure = "to fetch it anew: dvc repro -f -s fetch resample"
+        detail = f"{job.raw.name}: found sha256 {sha256}, expected {job.sha256}; {cure}"
+        return {"error": "damaged", "detail": detail}
     try:
         found = _encode(job)
     except DecodeError as error:
         found = {"error": error.reason, "detail": error.detail}
-    write_json(job.sidecar, found)
+        write_json(job.sidecar, found)
+    else:
+        sidecars.write_sidecar(job.clip, found)
     return found
 
 
 def _encode(job: _Job) -> dict[str, object]:
-    info, meter = audio.probe(job.raw), _Meter(job.sample_rate_hz)
+    info, meter = audio.probe(job.raw), Meter(job.sample_rate_hz)
     with atomic_path(job.clip) as temporary:
         blocks = meter.metered(audio.decode_blocks(job.raw, job.sample_rate_hz))
         audio.write_ogg(temporary, blocks, job.sample_rate_hz)
@@ -219,48 +238,6 @@ def _encode(job: _Job) -> dict[str, object]:
             audio.write_ogg(temporary, quieter, job.sample_rate_hz)
     source = {"source_sample_rate_hz": info.sample_rate_hz, "n_channels": info.n_channels}
     return meter.measures() | source
-
-
-class _Meter:
-    """Measures a wave that passes through it."""
-
-    def __init__(self, sample_rate_hz: int) -> None:
-        self.peak = 0.0
-        self._n_samples = self._n_clipped = 0
-        self._total = self._energy = 0.0
-        self._digest = audio.PcmHash()
-        self._fingerprinter = Fingerprinter(sample_rate_hz)
-
-    def metered(self, blocks: Iterable[Wave]) -> Iterator[Wave]:
-        """Yields the blocks as they are."""
-        for block in blocks:
-            magnitude, exact = np.abs(block), block.astype(np.float64)
-            self.peak = max(self.peak, float(magnitude.max(initial=0)))
-            self._n_samples += len(block)
-            self._n_clipped += int((magnitude >= _CLIPPED).sum())
-            self._total += float(exact.sum())
-            self._energy += float(exact @ exact)
-            self._digest.update(block)
-            self._fingerprinter.update(block)
-            yield block
-
-    def measures(self) -> dict[str, object]:
-        """Returns what goes into the sidecar; the fingerprint in base64."""
-        n_samples = max(1, self._n_samples)
-        power = max(0.0, self._energy / n_samples - (self._total / n_samples) ** 2)
-        fingerprint = base64.b64encode(self._fingerprinter.frames().tobytes())
-        return {
-            "n_samples": self._n_samples,
-            "pcm_hash": self._digest.hexdigest(),
-            "fingerprint": fingerprint.decode("ascii"),
-            "peak_dbfs": _dbfs(self.peak**2),
-            "rms_dbfs": _dbfs(power),
-            "clipped_share": self._n_clipped / n_samples,
-        }
-
-
-def _dbfs(power: float) -> float:
-    return max(_FLOOR_DBFS, 10 * np.log10(power)) if power > 0 else _FLOOR_DBFS
 
 
 def _judge(

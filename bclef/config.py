@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, conint, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -20,11 +20,13 @@ from bclef.declared import DEFAULT_FILE, declared_params
 from bclef.dotted import Tree, covers, frozen, grafted, leaves, lookup, overridden
 from bclef.faults import ConfigError, section_faults, shown, validation_faults
 
-__all__ = ["ConfigError", "Params", "Scalar", "Section", "read_yaml"]
+__all__ = ["ConfigError", "Params", "Scalar", "Section", "Seed", "read_yaml"]
 
 Scalar: TypeAlias = bool | int | float | str | None
 S = TypeVar("S", bound="Section")
 T = TypeVar("T")
+Seed = conint(strict=True, ge=0, lt=2**32)
+"""What numpy takes as a seed; for `Params.value`."""
 Own = TypeVar("Own", bound="Section")
 
 

@@ -1,8 +1,9 @@
 """What a sound file promises, read from its own structure, so that a short file is noticed.
 
 libsndfile decodes a file that was cut off, and an MP3 of variable bit rate without a length tag,
-to fewer samples than were recorded and says nothing. The structure tells: the size a WAV header
-states, the end-of-stream flag of the last Ogg page, and the number of MPEG frames in an MP3.
+to fewer samples than were recorded and says nothing. The structure tells: the size a header states
+(WAV and its large kinds, AIFF, AU), the flags of the Ogg pages, and the number of MPEG frames in an
+MP3.
 """
 
 import mmap
@@ -11,6 +12,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 _MPEG_RATES_HZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 _MPEG1_KBPS = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
@@ -18,8 +20,40 @@ _MPEG2_KBPS = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 _MP3_DELAY_FRAMES = 4
 """Encoder delay, decoder delay and padding, which a gapless decoder rightly leaves out."""
 _OGG_LARGEST_PAGE_BYTES = 65_307
-_RIFF_STREAMED_BYTES = 0x7FFF_0000
-"""Data sizes from here on are placeholders of programs that wrote the WAV to a pipe."""
+_OGG_SOUND_HEADS = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"fLaC", b"Speex   ")
+_IN_DS64 = 0xFFFF_FFFF
+"""As the size of a data chunk: the ds64 chunk before it has the true one."""
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """How a container of chunks is laid out."""
+
+    container: str
+    header: str
+    """Name and size of a chunk, for `struct`."""
+    first_bytes: int
+    """Where the first chunk begins."""
+    sound: bytes
+    """How the name of the chunk with the samples begins."""
+    streamed_bytes: int
+    """Sizes from here on are placeholders of programs that wrote to a pipe."""
+    align_bytes: int = 2
+    counted_bytes: int = 0
+    """Bytes of its own header that the size of a chunk counts."""
+
+
+_CHUNKS = {
+    (b"RIFF", b"WAVE"): _Chunks("WAV", "<4sI", 12, b"data", 0x7FFF_0000),
+    (b"RIFX", b"WAVE"): _Chunks("RIFX", ">4sI", 12, b"data", 0x7FFF_0000),
+    (b"RF64", b"WAVE"): _Chunks("RF64", "<4sI", 12, b"data", 1 << 62),
+    (b"FORM", b"AIFF"): _Chunks("AIFF", ">4sI", 12, b"SSND", 0x7EFF_0000),
+    (b"FORM", b"AIFC"): _Chunks("AIFF-C", ">4sI", 12, b"SSND", 0x7EFF_0000),
+    (b"FORM", b"8SVX"): _Chunks("8SVX", ">4sI", 12, b"BODY", 0x7EFF_0000),
+    (b"FORM", b"16SV"): _Chunks("16SV", ">4sI", 12, b"BODY", 0x7EFF_0000),
+    (b"riff", b"\xa5\xd6\x28\xdb"): _Chunks("W64", "<16sQ", 40, b"data", 1 << 62, 8, 24),
+}
+"""By bytes 0 to 3 and 8 to 11 of the file."""
 
 _MAGICS = {
     b"RIFF": "WAV",
@@ -54,33 +88,59 @@ def explain_unreadable(path: Path) -> tuple[str, str]:
     return "not_audio", f"{found}: no sound file"
 
 
-def find_damage(path: Path) -> str | None:
-    """Returns in words what the file announces and does not hold; None when it is whole.
+def find_damage(path: Path) -> tuple[str, str] | None:
+    """Returns (reason, detail) of what would go unread; None when the file is read whole.
 
-    Knows WAV (size of the data chunk), Ogg (end-of-stream flag) and MP3 (frames of the length tag).
-    Other containers are left to the decoder, which raises on them by itself.
+    Knows WAV, RIFX, RF64, W64, AIFF, AIFF-C, SVX and AU (stated size of the sound) and Ogg (end of
+    the stream, further streams). MP3 is left to `measure_mp3`, all else to the decoder.
     """
     n_bytes = path.stat().st_size
     with path.open("rb") as stream:
-        head = stream.read(12)
-        if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-            return _wav_damage(stream.fileno(), n_bytes)
-        if head[:4] == b"OggS":
-            return _ogg_damage(stream.fileno(), n_bytes)
+        if shortfall := _find_shortfall(stream, n_bytes):
+            return "truncated", shortfall
+        if os.pread(stream.fileno(), 4, 0) == b"OggS":
+            unread = _ogg_unread_streams(stream.fileno())
+            return ("unsupported", unread) if unread else None
     return None
 
 
-def _wav_damage(descriptor: int, n_bytes: int) -> str | None:
-    position_bytes = 12
-    while len(chunk := os.pread(descriptor, 8, position_bytes)) == 8:
-        name, size_bytes = struct.unpack("<4sI", chunk)
-        position_bytes += 8
-        if name == b"data":
-            held_bytes = n_bytes - position_bytes
-            if held_bytes < size_bytes < _RIFF_STREAMED_BYTES:
-                return f"the WAV header states {size_bytes} bytes of sound, {held_bytes} are there"
+def _find_shortfall(stream: BinaryIO, n_bytes: int) -> str | None:
+    head = stream.read(12)
+    if chunks := _CHUNKS.get((head[:4], head[8:])):
+        return _chunk_damage(stream.fileno(), n_bytes, chunks)
+    if head[:4] in {b".snd", b"dns."} and len(head) == 12:
+        begin_bytes, size_bytes = struct.unpack("<II" if head[:4] == b"dns." else ">II", head[4:])
+        is_known = size_bytes != 0xFFFF_FFFF
+        return _shortfall("AU", size_bytes, n_bytes - begin_bytes) if is_known else None
+    if head[:4] == b"OggS":
+        return _ogg_damage(stream.fileno(), n_bytes)
+    return None
+
+
+def _shortfall(container: str, stated_bytes: int, held_bytes: int) -> str | None:
+    if held_bytes >= stated_bytes:
+        return None
+    return f"the {container} header states {stated_bytes} bytes of sound, {held_bytes} are there"
+
+
+def _chunk_damage(descriptor: int, n_bytes: int, chunks: _Chunks) -> str | None:
+    position_bytes, header_bytes = chunks.first_bytes, struct.calcsize(chunks.header)
+    large_bytes = chunks.streamed_bytes
+    while len(header := os.pread(descriptor, header_bytes, position_bytes)) == header_bytes:
+        name, counted_bytes = struct.unpack(chunks.header, header)
+        position_bytes += header_bytes
+        size_bytes = max(0, counted_bytes - chunks.counted_bytes)
+        if name == b"ds64" and len(sizes := os.pread(descriptor, 16, position_bytes)) == 16:
+            large_bytes = struct.unpack("<8xQ", sizes)[0]
+        if name.startswith(chunks.sound):
+            if chunks.container == "RF64" and size_bytes == _IN_DS64:
+                size_bytes = large_bytes
+            if size_bytes >= chunks.streamed_bytes:
+                return None
+            return _shortfall(chunks.container, size_bytes, n_bytes - position_bytes)
+        position_bytes += size_bytes + -size_bytes % chunks.align_bytes
+        if position_bytes >= n_bytes:  # a W64 may point further than a file can reach
             return None
-        position_bytes += size_bytes + size_bytes % 2
     return None
 
 
@@ -95,6 +155,30 @@ def _ogg_damage(descriptor: int, n_bytes: int) -> str | None:
     if not page[5] & 4:
         return "the last Ogg page is not marked as the end of the stream"
     return None
+
+
+def _ogg_unread_streams(descriptor: int) -> str | None:
+    """Walks the page headers, some 0.1 ms per minute of sound; libsndfile reads one stream only."""
+    with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as data:
+        position_bytes, n_sounds, is_begun = 0, 0, False
+        while 0 <= position_bytes <= len(data) - 28:
+            if data[position_bytes : position_bytes + 5] != b"OggS\0":
+                position_bytes = data.find(b"OggS\0", position_bytes + 1)
+                continue
+            sizes_bytes = position_bytes + 27
+            body_bytes = sizes_bytes + data[position_bytes + 26]
+            if not data[position_bytes + 5] & 2:
+                is_begun = True
+            elif is_begun:
+                return (
+                    f"a further Ogg stream begins at byte {position_bytes}, only the first is read"
+                )
+            else:
+                n_sounds += data[body_bytes : body_bytes + 8].startswith(_OGG_SOUND_HEADS)
+            position_bytes = body_bytes + sum(data[sizes_bytes:body_bytes])
+    return (
+        f"{n_sounds} Ogg streams of sound side by side, only one is read" if n_sounds > 1 else None
+    )
 
 
 @dataclass(frozen=True)
@@ -114,11 +198,12 @@ class Mp3Length:
         return max(0, self.n_frames - _MP3_DELAY_FRAMES) * self.samples_per_frame
 
     @property
-    def damage(self) -> str | None:
-        """In words, what the length tag announces and the file does not hold."""
+    def damage(self) -> tuple[str, str] | None:
+        """(reason, detail) of what the length tag announces and the file does not hold."""
         if self.tagged_frames is None or self.tagged_frames <= self.n_frames + 1:
             return None
-        return f"the MP3 length tag states {self.tagged_frames} frames, {self.n_frames} are there"
+        stated = f"the MP3 length tag states {self.tagged_frames} frames"
+        return "truncated", f"{stated}, {self.n_frames} are there"
 
 
 @dataclass(frozen=True)

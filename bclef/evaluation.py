@@ -152,6 +152,7 @@ def _metrics(
     if soundscapes is None:
         notes.append("soundscape scores left out: the store holds no annotated soundscape")
     else:
+        notes += soundscapes.notes
         for name, card in soundscapes.cards(config, seed).items():
             metrics[name] = card.figures
             notes += [f"{name}: {note}" for note in card.notes]

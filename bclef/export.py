@@ -54,8 +54,9 @@ _CLASS_COLUMNS = ["label", "scientific_name", "common_name"]
 class ExportConfig(Section):
     """What is exported and how exactly (section `export`)."""
 
-    ensemble: Literal["student", "teachers"]
-    """The last distilled student, or the mean of the finetuned fold models."""
+    ensemble: Literal["last", "student", "teachers"]
+    """`student`: the last distilled one. `teachers`: the mean of the finetuned fold models.
+    `last`: the student, or the teachers where no round of distillation ran."""
     opset: int = Field(ge=18, le=23)
     """ONNX operator set; a lower one is read by older runtimes."""
     tolerance_fp32: float = Field(gt=0, lt=1)
@@ -112,15 +113,16 @@ def chosen_folders(models: Path, config: ExportConfig) -> list[Path]:
     Raises:
         ExportError: There is no such model, because its folds or rounds were passed over.
     """
-    if config.ensemble == "teachers":
+    students = worked_folders(models / "distill")
+    if config.ensemble == "teachers" or (config.ensemble == "last" and not students):
         if folders := worked_folders(models / "finetune"):
             return folders
         raise ExportError("no fold model to export: expected one of folds.f0, f1, ... to be true")
-    if students := worked_folders(models / "distill"):
+    if students:
         return [max(students, key=lambda folder: int(folder.name))]
     raise ExportError(
         "no student to export, as pseudo_label.rounds is 0: "
-        "raise it, or set export.ensemble to teachers"
+        "raise it, or set export.ensemble to last or teachers"
     )
 
 

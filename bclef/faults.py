@@ -61,12 +61,19 @@ def validation_faults(
     return {place: " or ".join(dict.fromkeys(said)) for place, said in faults.items()}
 
 
+_MOST_NAMES = 20
+"""Known names that advice lists."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Returns advice about an unknown `word`: the nearest of `known`, or else all of them."""
+    """Returns advice about an unknown `word`: the nearest of `known`, or else what is known."""
     names = sorted(known)
     if close := get_close_matches(word, names, n=1):
         return f"did you mean {close[0]!r}?"
-    return f"known are {', '.join(names)}" if names else "nothing is expected there"
+    if not names:
+        return "nothing is expected there"
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"known are {', '.join(names[:_MOST_NAMES])}{more}"
 
 
 def shown(value: object) -> str:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
-from bclef import audio
+from bclef import audio, sidecars
 from bclef.clips import check_stored
 from bclef.config import Section
 from bclef.parallel import run_all
@@ -40,6 +40,7 @@ FEATURE_INDEX = Schema(
 """The recordings of the store. Labels of dropped copies are among the `secondary_labels`."""
 
 _KINDS = {"focal": "labelled", "soundscape": "soundscapes", "noise": "noise"}
+_CURE = "make it again: dvc repro -f -s resample"
 _STEPS_AT_ONCE = 600
 _LEAST_POWER = 1e-10
 """Power of digital silence, for its logarithm (-100 dBFS, below the last bit of int16)."""
@@ -112,7 +113,7 @@ def write_features(
 
     Raises:
         StoreError: Clips are not in the audio store.
-        FeatureStoreError: A clip is not what the table says, or a worker died.
+        FeatureStoreError: A clip is not what was encoded or the table says, or a worker died.
     """
     check_stored((store_root / path for path in usable["path"]), "resample")
     shard_samples = round(config.shard_hours * 3600 * sample_rate_hz)
@@ -180,11 +181,21 @@ def _write_shard(job: _Job) -> None:
 
 def _read_pcm(path: Path, sample_rate_hz: int, n_samples: int) -> Iterator[audio.Pcm]:
     """Yields a clip in pieces of whole steps, but for the last."""
+    if fault := sidecars.fault_of(path):
+        raise FeatureStoreError(f"{path}: {fault}; {_CURE}")
+    try:
+        yield from _decode(path, sample_rate_hz, n_samples)
+    except audio.DecodeError as error:
+        sidecars.forget(path)  # its bytes are right, so resample would let it stand
+        raise FeatureStoreError(f"{path}: {error}; {_CURE}") from error
+
+
+def _decode(path: Path, sample_rate_hz: int, n_samples: int) -> Iterator[audio.Pcm]:
     info = audio.probe(path)
     if (info.sample_rate_hz, info.least_frames) != (sample_rate_hz, n_samples):
         raise FeatureStoreError(
             f"{path}: {info.least_frames} samples at {info.sample_rate_hz} Hz, the clips table "
-            f"says {n_samples} at {sample_rate_hz} Hz; make it again: dvc repro -f -s resample"
+            f"says {n_samples} at {sample_rate_hz} Hz; {_CURE}"
         )
     piece_samples = _STEPS_AT_ONCE * step_samples(sample_rate_hz)
     blocks = audio.decode_blocks(path, sample_rate_hz)

@@ -130,7 +130,7 @@ def score_recordings(
         progress: Whether a bar on stderr shows how far it is.
 
     Raises:
-        ScoreError: No recordings, or the store lacks some.
+        ScoreError: No recordings, the store lacks some, or the step exceeds the window.
     """
     tables = []
     chunks = _chunks(recording_ids)
@@ -199,6 +199,11 @@ def _lay_windows(
             f"such as {missing[0]}: run the features stage again"
         )
     step_samples = round(step_s * spec.sample_rate_hz)
+    if step_samples > spec.window_samples:
+        raise ScoreError(
+            f"score.step_s: found {step_s}, expected at most the model's window of "
+            f"{spec.window_samples / spec.sample_rate_hz} s: windows must cover the recording"
+        )
     starts = [window_starts(n_by_id[i], spec.window_samples, step_samples) for i in recording_ids]
     start_s = np.concatenate(starts) / spec.sample_rate_hz
     ids = np.repeat(np.array(recording_ids, dtype=object), [len(each) for each in starts])

@@ -21,7 +21,12 @@ _CELLS_PER_BLOCK = 4_000_000
 
 @dataclass(frozen=True)
 class Interval:
-    """A score with the 95 % percentile interval of its bootstrap over recordings."""
+    """A score with the 95 % interval of its bootstrap over recordings.
+
+    The percentiles of the replicates, moved by as much as their mean misses the score: recordings
+    drawn twice and classes not drawn at all lift some metrics, and padded cmAP so much that the
+    bare percentiles may lie above the score.
+    """
 
     value: float | None
     """The score of the table as it is; None where undefined."""
@@ -69,7 +74,12 @@ def bootstrap(
     except UndefinedScoreError as error:
         return Interval(None, None, None, _n_distinct(recording_ids), 0, str(error))
     return _interval(
-        value, lambda w: metric.weighted(hard, soft, w), recording_ids, n_replicates, seed
+        value,
+        lambda w: metric.weighted(hard, soft, w),
+        recording_ids,
+        n_replicates,
+        seed,
+        limits=(0, 1),
     )
 
 
@@ -101,6 +111,7 @@ def bootstrap_difference(
         recording_ids,
         n_replicates,
         seed,
+        limits=(-1, 1),
     )
 
 
@@ -114,8 +125,9 @@ def _interval(
     recording_ids: ArrayLike,
     n_replicates: int,
     seed: int,
+    limits: tuple[float, float],
 ) -> Interval:
-    """`value` with the percentiles of `weighted` (weights [R, N] -> values [R])."""
+    """`value` with the moved percentiles of `weighted` (weights [R, N] -> values [R])."""
     _, row_recording = np.unique(np.asarray(recording_ids, dtype=np.str_), return_inverse=True)
     n_recordings = int(row_recording.max()) + 1
     if n_recordings < 2:
@@ -135,5 +147,7 @@ def _interval(
     if not len(defined):
         reason = f"the score is defined in none of {n_replicates} replicates"
         return Interval(value, None, None, n_recordings, 0, reason)
-    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    bias = defined.mean() - value
+    ends = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) - bias
+    low, high = np.clip(ends, *limits)
     return Interval(value, float(low), float(high), n_recordings, len(defined))

@@ -180,7 +180,11 @@ def initialise(model: BirdModel, directory: Path | None) -> str:
     """
     if directory is not None:
         report = load_backbone(model, directory)
-        _LOG.info("starting from %s: %s", directory, report)
+        _LOG.info(
+            "starting from %s: %d tensors and %d classes taken over, %d and %d begin afresh",
+            directory, report.n_tensors_matched, report.n_classes_matched,
+            report.n_tensors_fresh, report.n_classes_fresh,
+        )  # fmt: skip
         return directory.as_posix()
     return "timm" if model.spec.model.pretrained and load_timm_weights(model) else "random"
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bclef.config import Seed
 from bclef.frontend import FrontEndConfig
 from bclef.modelfiles import WEIGHTS_FILE, file_hashes
 from bclef.models import ModelConfig
@@ -40,7 +41,7 @@ def open_setup(run: StageRun, train: TrainConfig, *inputs: Path) -> Iterator[Pha
             frontend=run.params.section(FrontEndConfig, "frontend"),
             model=run.params.section(ModelConfig, "model"),
             train=train,
-            seed=run.params.value("seed", int),
+            seed=run.params.value("seed", Seed),
             work_dir=run.work_dir(*(f"{path} {digest}" for path, digest in sorted(data.items()))),
             on_metrics=run.log_metrics,
             params=run.params.flat(),

@@ -32,8 +32,9 @@ class PseudoLabelError(Exception):
 class PseudoLabelConfig(Section):
     """How scores become soft labels (section `pseudo_label`)."""
 
-    rounds: int = Field(ge=0)
-    """Rounds of pseudo-labelling and distillation that run; later ones are passed over."""
+    rounds: int = Field(ge=0, le=3)
+    """Rounds of pseudo-labelling and distillation that run; later ones are passed over. dvc.yaml
+    has three."""
     power: float = Field(gt=0, le=10)
     """Exponent g of y = p^g; above 1 it pushes low scores towards 0."""
     floor: float = Field(ge=0, lt=1)

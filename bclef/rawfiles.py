@@ -1,7 +1,8 @@
 """One raw file of the audio store: its name, its sidecar, and how it gets there whole.
 
 The sidecar JSON is written after the file and removed before the file changes, so a file with a
-sidecar of its size is whole. Whether the bytes are audio is asked when they are decoded, not here.
+sidecar of its size counts as whole. Whether its bytes are still those of the sidecar, and whether
+they are audio, is asked when they are decoded; a file that fails there loses its sidecar.
 """
 
 import hashlib
@@ -13,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from bclef.sidecars import read_sidecar, sha256_of
 from bclef.sources.protocol import FetchError, Source
-from bclef.tables import TableError, atomic_path, read_json, write_json
+from bclef.tables import atomic_path, write_json
 
 _ID_CHARS = 60
-_BLOCK_BYTES = 1 << 20
 # No fetch goes on for that long without a byte; two runs may share a store at the same time.
 _LEFT_BEHIND_S = 3600
 _MAGIC = {b"RIFF": ".wav", b"RF64": ".wav", b"OggS": ".ogg", b"fLaC": ".flac", b"FORM": ".aiff"}
@@ -64,14 +65,13 @@ class RawFile:
 
     def stored(self) -> Stored | None:
         """Returns what the store holds, or None where the file is absent or of another size."""
-        try:
-            facts = read_json(self.sidecar)
-        except TableError:
+        facts = read_sidecar(self.sidecar, {"name": str, "n_bytes": int, "sha256": str})
+        if facts is None:
             return None
-        path = self.folder / facts["name"]
-        if not path.is_file() or path.stat().st_size != facts["n_bytes"]:
+        path = self.folder / str(facts["name"])
+        if not path.is_file() or (n_bytes := path.stat().st_size) != facts["n_bytes"]:
             return None
-        return Stored(path, facts["n_bytes"], facts["sha256"])
+        return Stored(path, n_bytes, str(facts["sha256"]))
 
     def fetch(self, source: Source, max_bytes: int) -> Stored:
         """Returns the file after asking `source` for it.
@@ -88,7 +88,7 @@ class RawFile:
         with atomic_path(path) as part:
             source.fetch(self.url, part)
             n_bytes = self._checked_size(part, max_bytes)
-            sha256, sniffed = _digest(part)
+            sha256, sniffed = sha256_of(part), _suffix(part)
             if self.source_sha256 not in (None, sha256):
                 raise FetchError(
                     "other_bytes", f"found sha256 {sha256}, expected {self.source_sha256}"
@@ -128,18 +128,10 @@ def remove_left_behind(folder: Path) -> None:
                 path.unlink()
 
 
-def _digest(path: Path) -> tuple[str, str]:
-    """Returns the sha256 of a file, and the suffix that its first bytes call for or ''."""
-    digest = hashlib.sha256()
+def _suffix(path: Path) -> str:
+    """Returns the suffix that the first bytes of a file call for, or ''."""
     with path.open("rb") as file:
-        suffix = _suffix(file.read(12))
-        file.seek(0)
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest(), suffix
-
-
-def _suffix(head: bytes) -> str:
+        head = file.read(12)
     if _MP3_FRAME.match(head):
         return ".mp3"
     return ".m4a" if head[4:8] == b"ftyp" else _MAGIC.get(head[:4], "")

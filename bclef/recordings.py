@@ -7,6 +7,7 @@ Each row that a source listed is either in `recordings` or in `rejected`, with i
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import pandas as pd
 from pydantic import Field
@@ -65,6 +66,9 @@ ANNOTATIONS = Schema(
 )
 """Who calls from when to when in the annotated recordings."""
 
+_MOST_SHOWN = 5
+"""Species that an error message names."""
+
 _NAMES = {"common_name": "string?", "taxon_class": "string?"}
 """Columns that a listing may have besides those of RECORDINGS; they go to the classes table."""
 
@@ -74,7 +78,7 @@ class MetadataConfig(Section):
 
     sources: tuple[str, ...] = Field(min_length=1)
     """Names of the sources, in order: of an id that two sources list, the first one's row stays."""
-    species: tuple[str, ...] | None
+    species: Annotated[tuple[str, ...], Field(min_length=1)] | None
     """Labels or scientific names of the target classes, however rare; null takes every species."""
     keep_others: bool
     """Whether species outside `species` are kept, for pretraining only."""
@@ -217,21 +221,26 @@ def _targets(config: MetadataConfig, names: SpeciesNames, sieve: Sieve) -> set[s
         return None
     listed = set(names.labels.dropna())
     usable = set(sieve.kept.loc[sieve.is_focal, "label"])
-    targets, faults = set(), []
+    targets, unlisted, barred = set(), [], []
     for species in config.species:
         label = names.label(species)
         targets.add(label)
         if label not in listed:
-            advice = nearest(species, listed | set(names.scientific_names.values()))
-            faults.append(f"metadata.species: no source lists {species!r}; {advice}")
+            unlisted.append(species)
         elif label not in usable:
-            faults.append(
-                f"metadata.species: no recording of {species!r} passes; see metadata.licences and "
-                "metadata.min_rating"
-            )
-    if faults:
-        raise ConfigError("\n".join(faults))
-    return targets
+            barred.append(species)
+    known = listed | set(names.scientific_names.values())
+    faults = [f"no source lists {species!r}; {nearest(species, known)}" for species in unlisted]
+    faults += [
+        f"no recording of {species!r} passes; see metadata.licences and metadata.min_rating"
+        for species in barred
+    ]
+    if not faults:
+        return targets
+    lines = [f"metadata.species: {fault}" for fault in faults[:_MOST_SHOWN]]
+    if n_more := len(faults) - len(lines):
+        lines.append(f"metadata.species: so it is with {n_more} more; null takes every species")
+    raise ConfigError("\n".join(lines))
 
 
 def _annotations(listed: list[pd.DataFrame], names: SpeciesNames) -> pd.DataFrame:

@@ -62,6 +62,8 @@ class Soundscapes:
     systems: Mapping[str, Floats]
     """Scores [N, C] of `soundscape` (the exported model) and, where there are teachers, of
     `teacher` (their mean) and `first_model` (the lowest fold's alone)."""
+    notes: tuple[str, ...]
+    """What is wrong with the annotations."""
 
     def scored(self) -> tuple[pd.DataFrame, Truth, Floats]:
         """Returns windows, truth and the exported model's scores."""
@@ -113,12 +115,17 @@ def score_soundscapes(
         smoothing: Applied to the exported model and to the teachers alike.
 
     Raises:
-        EvaluationError: Scores lack windows or classes.
+        EvaluationError: Scores lack windows or classes, or the step exceeds the window.
     """
     annotated = store.index[(store.index["role"] == "soundscape") & store.index["annotated"]]
     if annotated.empty:
         return None
     predictor = Predictor(inputs.model_dir)
+    if config.step_s > predictor.window_s:
+        raise EvaluationError(
+            f"evaluate.step_s: found {config.step_s}, expected at most the model's window of "
+            f"{predictor.window_s} s: windows must cover the recording"
+        )
     n_samples = annotated.set_index("recording_id")["n_samples"].sort_index()
     grid = window_grid(n_samples, predictor.sample_rate_hz, predictor.window_s, config.step_s)
     folds = sorted(k for k, table in inputs.teacher_scores.items() if not table.empty)
@@ -132,7 +139,20 @@ def score_soundscapes(
     if folds:
         systems |= {"teacher": np.mean(scores[1:], axis=0), "first_model": scores[1]}
     truth = truth_windows(grid, inputs.annotations, inputs.classes, config.min_overlap_s)
-    return Soundscapes(grid, truth, systems)
+    return Soundscapes(grid, truth, systems, _outside(inputs.annotations, grid))
+
+
+def _outside(annotations: pd.DataFrame, grid: pd.DataFrame) -> tuple[str, ...]:
+    """What is to be said of boxes that begin after the end of their recording."""
+    ends = grid.groupby("recording_id")["end_s"].max()
+    lost = annotations[annotations["start_s"] >= annotations["recording_id"].map(ends)]
+    if lost.empty:
+        return ()
+    recording_id, start_s = lost[["recording_id", "start_s"]].iloc[0]
+    return (
+        f"{len(lost)} annotations begin after the end of their recording and count for nothing, "
+        f"such as that at {start_s} s of {recording_id}",
+    )
 
 
 def _predicted(

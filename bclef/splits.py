@@ -11,6 +11,7 @@ shares with a validated recording is at most the recordist's microphone, never a
 rule of the first place of BirdCLEF 2023, which left out recordings of the same author and label.
 """
 
+import logging
 import unicodedata
 import warnings
 from typing import Literal
@@ -33,6 +34,7 @@ SPLITS = Schema(
 )
 """The usable focal recordings without their copies; fold null always trains."""
 
+_LOG = logging.getLogger(__name__)
 _UNKNOWN_RECORDISTS = frozenset({"", "unknown", "anonymous", "anon", "none", "na", "n/a", "?", "-"})
 
 
@@ -157,6 +159,13 @@ def _groups(focal: pd.DataFrame, is_target: pd.Series, config: SplitsConfig) -> 
         focal["source"] + "\0" + focal["group_id"],
     ]
     recordist = recordist_keys(focal["recordist"])
+    lone = int((recordist.isna() & focal["group_id"].isna()).sum())
+    if lone:
+        _LOG.warning(
+            "%d of %d recordings have no recordist and no group: each is a group of its own, "
+            "so folds cannot keep those of one person or day together, and scores may be flattered",
+            lone, len(focal),
+        )  # fmt: skip
     with_label = recordist + "\0" + focal["label"]
     if config.group_by == "recordist":
         links.append(with_label.mask(is_target, recordist))

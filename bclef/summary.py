@@ -47,7 +47,7 @@ def _next(root: Path) -> list[str]:
         return ["Next:    dvc repro"]
     return [
         f"Next:    {PREDICT}",
-        "         dvc exp run -S train.epochs=30 ; dvc exp show ; mlflow ui",
+        "         dvc exp run -S train.lr=1e-3 ; dvc metrics diff ; mlflow ui --backend-store-uri sqlite:///mlflow.db",
     ]
 
 

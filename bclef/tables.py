@@ -86,7 +86,9 @@ def write_table(frame: pd.DataFrame, path: Path, schema: Schema) -> None:
     table = pa.table(list(arrays.values()), schema=pa.schema(fields))
     table = table.sort_by([(column, "ascending") for column in schema.key])
     with atomic_path(path) as temporary:
-        parquet.write_table(table, temporary, compression="zstd", row_group_size=1 << 20)
+        parquet.write_table(
+            table, temporary, compression="zstd", row_group_size=1 << 20, write_page_checksum=True
+        )
 
 
 def read_table(
@@ -107,7 +109,7 @@ def read_table(
     """
     schema = columns if isinstance(columns, Schema) else Schema("table", (), columns)
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             found = {field.name: field.type for field in file.schema_arrow}
             if others is not None:
                 rest = found.keys() - schema.columns.keys()

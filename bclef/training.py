@@ -234,16 +234,19 @@ class _Epochs(Callback):
             figures |= self._plan.validate(model)
             self._keep_best(figures, epoch, model)
         self.history.append(figures)
-        self._report(figures)
+        self._plan.on_metrics(figures, epoch)
+        if not is_kept:
+            self._show(figures)
 
     def add_figures(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """Adds validation figures to those of `epoch`."""
-        self.history[epoch - 1] |= figures
-        self._report(self.history[epoch - 1])
+        """Adds validation figures to those of `epoch`, whose weights are kept."""
+        whole = self.history[epoch - 1]
+        whole |= figures
+        self._plan.on_metrics(whole, epoch)
+        self._show(whole)
 
-    def _report(self, figures: Mapping[str, float]) -> None:
+    def _show(self, figures: Mapping[str, float]) -> None:
         epoch = int(figures["epoch"])
-        self._plan.on_metrics(figures, epoch)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in list(figures.items())[1:])
         _LOG.info("epoch %d/%d  %s", epoch, self._plan.config.epochs, shown)
 

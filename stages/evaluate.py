@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from bclef.config import Seed
 from bclef.evaluation import EvaluationInputs, evaluate
 from bclef.soundscapes import EvaluateConfig, PostprocessConfig
 from bclef.stage import stage
@@ -35,7 +36,7 @@ if __name__ == "__main__":
             oof_scores=read_fold_scores(data / "oof", classes),
             baseline_scores=read_table(data / "baseline.parquet", columns),
         )
-        evaluation = evaluate(inputs, config, smoothing, run.params.value("seed", int))
+        evaluation = evaluate(inputs, config, smoothing, run.params.value("seed", Seed))
         evaluation.write(folder, classes)
         run.write_plot(evaluation.plot_points())
         run.write_metrics(evaluation.metrics)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bclef.config import Seed
 from bclef.export import (
     ExportConfig,
     ExportInputs,
@@ -24,7 +25,7 @@ N_PROBES = 16
 if __name__ == "__main__":
     with stage("export") as run:
         config = run.params.section(ExportConfig, "export")
-        rng = np.random.default_rng(run.params.value("seed", int))
+        rng = np.random.default_rng(run.params.value("seed", Seed))
         model_dirs = chosen_folders(Path("models"), config)
         with Store(Path("data/features")) as store:
             probes = probe_windows(store, read_card(model_dirs[0]), N_PROBES, rng)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from bclef.config import Seed
 from bclef.leaks import audit_leaks, refuse_leaks
 from bclef.splits import SPLITS, SplitsConfig, assign_folds, split_counts
 from bclef.stage import stage
@@ -31,7 +32,7 @@ if __name__ == "__main__":
         recordings = read_table(Path("data/recordings.parquet"), RECORDINGS_NEEDS)
         clips = read_table(Path("data/clips.parquet"), CLIPS_NEEDS)
         targets = read_classes(Path("data/classes.parquet"))
-        seed = run.params.value("seed", int)
+        seed = run.params.value("seed", Seed)
         splits = assign_folds(recordings, clips, targets, config, seed)
         leaks = audit_leaks(splits, recordings, clips, config)
         counts = split_counts(splits, recordings, targets)

@@ -25,8 +25,8 @@ REPOSITORY = Path(__file__).parents[1]
 FLOORS = {
     0: "audio codehash columns config containers declared dotted faults parallel pools "
     "provenance redaction stage tables tracking",
-    1: "archive clips duplicates failures features fingerprints leaks normal_forms rawfiles "
-    "recordings sieve skipped sources splits store taxonomy windowscores",
+    1: "archive clips duplicates failures features fingerprints leaks meters normal_forms rawfiles "
+    "recordings sidecars sieve skipped sources splits store taxonomy windowscores",
     2: "augment averaging checkpoints clipsampling crops dataset frontend holdout intervals losses "
     "metrics modelfiles models objective scorecards spectrogram truth",
     3: "baseline inference phases phasesetup postprocess pseudolabels training validation",

@@ -26,6 +26,7 @@ from bclef.archive import (
 )
 from bclef.parallel import executor
 from bclef.rawfiles import RawFile, remove_left_behind, safe_name
+from bclef.sidecars import forget
 from bclef.sources.protocol import FetchError, Listing
 from bclef.tables import read_table, write_table
 
@@ -155,7 +156,9 @@ def test_new_recording_is_the_only_one_asked_for(
     assert sorted(shelf.asked) == ["one.wav", "three.wav", "two.wav"]
 
 
-@pytest.mark.parametrize("damage", ["short", "absent", "no sidecar", "broken sidecar"])
+@pytest.mark.parametrize(
+    "damage", ["short", "absent", "no sidecar", "forgotten", "{}", "[]", '{"n_by']
+)
 def test_file_that_is_not_whole_is_fetched_anew(
     damage: str, shelf: Shelf, tmp_path: Path, pool: Executor
 ) -> None:
@@ -167,8 +170,10 @@ def test_file_that_is_not_whole_is_fetched_anew(
         path.unlink()
     elif damage == "no sidecar":
         path.with_suffix(".json").unlink()
+    elif damage == "forgotten":
+        forget(path)
     else:
-        path.with_suffix(".json").write_text('{"n_by')
+        path.with_suffix(".json").write_text(damage)
     assert _fetch({"r1": "one.wav"}, shelf, tmp_path, pool).equals(first)
     assert shelf.asked == ["one.wav", "one.wav"]
     assert path.read_bytes() == WAV + b"one"

@@ -1,5 +1,7 @@
 """Raw files to clips: what is kept, what is refused and why, and that work is done once."""
 
+import hashlib
+import json
 import os
 import sys
 import tracemalloc
@@ -48,7 +50,7 @@ class Archive:
 
     def __init__(self, root):
         self.root = root
-        self.rows = []
+        self.rows = {}
         (root / "raw").mkdir()
 
     def put(self, name, wave, sample_rate_hz=RATE_HZ, **options):
@@ -60,14 +62,15 @@ class Archive:
         return self.row(name)
 
     def row(self, name, error=None, detail=None):
-        path = None if error else f"raw/{name}"
-        self.rows.append((name, path, name, error, detail))
-        return self.root / "raw" / name
+        path = self.root / "raw" / name
+        sha256 = None if error else hashlib.sha256(path.read_bytes()).hexdigest()
+        self.rows[name] = (name, None if error else f"raw/{name}", sha256, error, detail)
+        return path
 
     @property
     def files(self):
         columns = ["recording_id", "path", "sha256", "error", "detail"]
-        return pd.DataFrame(self.rows, columns=columns).astype("string")
+        return pd.DataFrame(list(self.rows.values()), columns=columns).astype("string")
 
     @property
     def recordings(self):
@@ -107,14 +110,14 @@ def test_every_useless_recording_is_a_row_with_its_reason(archive):
     archive.put("steady.wav", np.full(2 * RATE_HZ, 0.25, np.float32))
     archive.put("short.wav", noise(0.4))
     wav = archive.put("cut.wav", noise(2))
-    wav.write_bytes(wav.read_bytes()[:60_000])
+    archive.put_bytes("cut.wav", wav.read_bytes()[:60_000])
     archive.put_bytes("head.wav", b"RIFF\x24\0\0\0WAVEfm")
     archive.put_bytes("page.mp3", b"<!DOCTYPE html><title>404 Not Found</title>")
     archive.put_bytes("empty.mp3", b"")
     flac = archive.put("broken.flac", noise(3))
     content = bytearray(flac.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 20_000] = bytes(20_000)
-    flac.write_bytes(content)
+    archive.put_bytes("broken.flac", content)
     archive.row("gone.wav", error="gone", detail="HTTP 404")
     made = archive.clips()
     assert made["error"].fillna("").to_dict() == {
@@ -179,12 +182,66 @@ def test_clip_that_was_deleted_is_made_again(archive):
     assert path.is_file()
 
 
+def _changed(content):
+    """Returns as many bytes with one of them changed."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("change", [_changed, lambda content: content[:-9], lambda content: b""])
+def test_clip_whose_bytes_changed_is_made_again(archive, change):
+    archive.put("a.wav", noise(2))
+    first = archive.clips()
+    path = archive.root / first.loc["a.wav", "path"]
+    path.write_bytes(change(path.read_bytes()))
+    pd.testing.assert_frame_equal(archive.clips(), first)
+    assert len(audio.load(path, RATE_HZ)) == 2 * RATE_HZ
+
+
+@pytest.mark.parametrize("lost", ["n_bytes", "sha256", "fingerprint", "rms_dbfs", "n_channels"])
+def test_sidecar_without_one_of_its_keys_counts_as_absent(archive, lost):
+    archive.put("a.wav", noise(2))
+    first = archive.clips()
+    sidecar = (archive.root / first.loc["a.wav", "path"]).with_suffix(".json")
+    whole = json.loads(sidecar.read_text())
+    sidecar.write_text(json.dumps({key: value for key, value in whole.items() if key != lost}))
+    pd.testing.assert_frame_equal(archive.clips(), first)
+    assert json.loads(sidecar.read_text()).keys() == whole.keys()
+
+
+@pytest.mark.parametrize("text", ["{}", '{"error": "corrupt"}', '{"error": null, "detail": null}'])
+def test_hollow_sidecar_counts_as_absent(archive, text):
+    archive.put("a.wav", noise(2))
+    first = archive.clips()
+    (archive.root / first.loc["a.wav", "path"]).with_suffix(".json").write_text(text)
+    pd.testing.assert_frame_equal(archive.clips(), first)
+
+
+def test_raw_file_whose_bytes_changed_is_damaged_and_fetched_anew(archive):
+    raw = archive.put("a.wav", noise(2))
+    raw.with_suffix(".json").write_text("{}")
+    content = raw.read_bytes()
+    raw.write_bytes(_changed(content))
+    row = archive.clips().loc["a.wav"]
+    assert row["error"] == "damaged"
+    assert pd.isna(row["path"])
+    found, expected = (hashlib.sha256(some).hexdigest() for some in (_changed(content), content))
+    assert row["detail"] == (
+        f"a.wav: found sha256 {found}, expected {expected}; to fetch it anew: "
+        "dvc repro -f -s fetch resample"
+    )
+    assert not raw.with_suffix(".json").exists()  # so fetch asks for it
+    assert not (archive.root / "clips").exists()  # nothing is kept of what was found
+    raw.write_bytes(content)
+    assert archive.clips().loc["a.wav", "error"] is pd.NA
+
+
 def test_changed_bytes_or_rate_or_code_make_a_new_clip(archive, monkeypatch):
     archive.put("a.wav", noise(2))
     paths = {archive.clips().loc["a.wav", "path"]}
     monkeypatch.setattr(clips.codehash, "fingerprint", lambda *modules: "0" * 16)
     paths.add(archive.clips().loc["a.wav", "path"])
-    archive.rows[0] = ("a.wav", "raw/a.wav", "other bytes", None, None)
+    archive.put("a.wav", noise(2, seed=1))
     paths.add(archive.clips().loc["a.wav", "path"])
     assert len(paths) == 3
 
@@ -261,7 +318,7 @@ def test_worker_that_dies_costs_only_its_own_recording(archive, monkeypatch):
 def test_memory_does_not_grow_with_the_length_of_a_recording(archive):
     wave = np.tile(audio.to_int16(noise(60, sample_rate_hz=8_000)), 15)
     path = archive.put("long.wav", wave, 8_000)
-    job = clips._Job(path, archive.root / "clips" / "long.ogg", RATE_HZ)
+    job = clips._Job(path, "", archive.root / "clips" / "long.ogg", RATE_HZ)
     tracemalloc.start()
     clips._encode(job)
     _, peak_bytes = tracemalloc.get_traced_memory()

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bclef.intervals import Interval, bootstrap, bootstrap_difference
-from bclef.metrics import macro_roc_auc, padded_cmap
+from bclef.metrics import Metric, macro_roc_auc, padded_cmap
 
 Tables = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.str_]]
 
@@ -35,9 +35,20 @@ def test_interval_equals_a_bootstrap_that_copies_the_rows() -> None:
     ]
     interval = bootstrap(macro_roc_auc, truth, scores, ids, 40, seed=5)
     assert interval.n_recordings == len(names) == 9
+    bias = np.mean(values) - macro_roc_auc(truth, scores)
     assert (interval.low, interval.high) == pytest.approx(
-        tuple(np.quantile(values, [0.025, 0.975])), abs=1e-12
+        tuple((np.quantile(values, [0.025, 0.975]) - bias).clip(0, 1)), abs=1e-12
     )
+
+
+@pytest.mark.parametrize("metric", [macro_roc_auc, padded_cmap])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_score_lies_within_its_interval(metric: Metric, seed: int) -> None:
+    truth, scores, ids = world(seed, n_recordings=8, n_classes=12)
+    interval = bootstrap(metric, truth, scores, ids, 200, seed=0)
+    assert interval.low is not None
+    assert interval.high is not None
+    assert interval.low <= interval.value <= interval.high
 
 
 def test_interval_does_not_depend_on_the_order_of_rows_or_the_block_size(

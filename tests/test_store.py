@@ -2,6 +2,7 @@
 
 import multiprocessing
 import pickle
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import h5py
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bclef import audio
+from bclef import audio, sidecars
 from bclef.clips import StoreError
 from bclef.features import (
     FEATURE_INDEX,
@@ -50,6 +51,7 @@ def archive(tmp_path_factory):
     for name, n_samples in LENGTHS.items():
         wave = (0.1 * rng.standard_normal(n_samples)).astype(np.float32)
         audio.write_ogg(root / f"clips/{name}.ogg", [wave], RATE_HZ)
+        sidecars.write_sidecar(root / f"clips/{name}.ogg", {})
     clips = pd.DataFrame(
         {
             "recording_id": list(LENGTHS),
@@ -232,6 +234,38 @@ def test_clip_that_is_not_what_the_table_says_leaves_no_shard(archive, tmp_path)
     with pytest.raises(FeatureStoreError, match=r"a\.ogg: 50000 samples .* 50001 .*resample"):
         build((root, wrong), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        ("emptied", "found 0 bytes, expected"),
+        ("truncated", "found 1000 bytes, expected"),
+        ("replaced", "found sha256 [0-9a-f]{64}, expected [0-9a-f]{64}"),
+        ("no sidecar", "c.json does not say what the file should be"),
+        ("undecodable", "not_audio"),
+    ],
+)
+def test_damaged_clip_stops_the_stage_with_its_name_and_the_cure(archive, tmp_path, damage, found):
+    root, clips = archive
+    shutil.copytree(root / "clips", tmp_path / "clips")
+    clip = tmp_path / "clips/c.ogg"
+    content = clip.read_bytes()
+    if damage == "no sidecar":
+        sidecars.forget(clip)
+    elif damage == "replaced":
+        clip.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif damage == "undecodable":
+        clip.write_bytes(b"<html>" * 100)
+        sidecars.write_sidecar(clip, {})
+    else:
+        clip.write_bytes(b"" if damage == "emptied" else content[:1000])
+    with pytest.raises(
+        FeatureStoreError,
+        match=rf"clips/c\.ogg: {found}.*; make it again: dvc repro -f -s resample$",
+    ):
+        build((tmp_path, clips), tmp_path / "features")
+    assert sidecars.fault_of(clip)  # so resample does make it again
 
 
 def test_store_may_be_pickled_after_use_and_stays_small(directory):
