@@ -2,34 +2,61 @@
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import click
+
+from bclef.redaction import redact
 
 _SHIP_WAIT_S = 60.0
 """How long `bclef track` waits for another process that is shipping."""
 
 
-@click.group()
+class _Place(click.Path):
+    """A path; the empty text is none, although `Path` takes it for the working directory."""
+
+    def __init__(self, *, dir_okay: bool = True) -> None:
+        super().__init__(dir_okay=dir_okay, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("found an empty name, expected that of a file or folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _Commands(click.Group):
+    """Commands whose errors are told without the secrets of the environment."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            raise click.UsageError(redact(error.format_message()), error.ctx) from None
+        except click.ClickException as error:
+            raise click.ClickException(redact(error.format_message())) from None
+
+
+@click.group(cls=_Commands)
 @click.version_option(package_name="bclef")
 def main() -> None:
     """Bird sounds: detect species with a trained model, and look after the pipeline's runs."""
 
 
 @main.command()
-@click.argument("recordings", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("recordings", nargs=-1, required=True, type=_Place())
 @click.option(
     "--model",
     "model_dir",
     default="models/export",
     show_default=True,
-    type=click.Path(path_type=Path),
+    type=_Place(),
     help="Folder written by the export stage.",
 )
 @click.option(
     "-o",
     "--output",
     required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=_Place(dir_okay=False),
     help="Table of detections, .csv or .parquet; a table of all files is written beside it.",
 )
 @click.option(
@@ -72,11 +99,15 @@ def predict(
         f"in {totals.took_s:.1f} s ({totals.sound_s / totals.took_s:.0f} times real time)",
         err=True,
     )
+    if totals.n_read == totals.n_files:
+        return
+    unread = (
+        f"{totals.n_no_sound} no sound, {totals.n_failed} failed; "
+        f"reasons: {detections.scanned_path(output)}"
+    )
     if totals.n_read == 0:
-        reasons = detections.scanned_path(output)
-        raise click.ClickException(
-            f"none of {totals.n_files} files could be read; reasons: {reasons}"
-        )
+        raise click.ClickException(f"none of {totals.n_files} files could be read: {unread}")
+    click.echo(f"{totals.n_files - totals.n_read} files not read: {unread}", err=True)
 
 
 @main.command()
@@ -95,3 +126,7 @@ def track() -> None:
     click.echo(f"{report.shipped} runs shipped, {report.kept} kept, {report.bad} bad")
     if report.reason:
         raise click.ClickException(report.reason)
+
+
+if __name__ == "__main__":
+    main()

@@ -70,12 +70,23 @@ class ExportCard:
                 f"{directory / CARD_FILE}: found layout {tree.get('version')!r}, expected "
                 f"{CARD_VERSION}: export the model with this version of bclef"
             )
+        if "files" not in tree and "training" in tree:
+            raise ExportError(
+                f"{directory} is a training model, not an export; expected an export folder such "
+                "as models/export"
+            )
         try:
-            return cls._from_tree(tree)
+            card = cls._from_tree(tree)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ExportError(
                 f"{directory / CARD_FILE}: not as export writes it ({error!r}); export again"
             ) from error
+        if card.sample_rate_hz < 1 or card.window_samples < 1:
+            raise ExportError(
+                f"{directory / CARD_FILE}: found sample_rate_hz {card.sample_rate_hz} and "
+                f"window_samples {card.window_samples}, expected both above 0; export again"
+            )
+        return card
 
     @classmethod
     def _from_tree(cls, tree: Mapping[str, Any]) -> "ExportCard":

@@ -6,20 +6,23 @@ took along, and is usable again afterwards.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from multiprocessing import Pipe, get_context
 from multiprocessing.connection import Connection
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 from weakref import ref
+
+from bclef.redaction import redact
 
 __all__ = ["ClusterError", "InProcessPool", "Pool", "dask_pool", "local_pool"]
 
@@ -90,19 +93,33 @@ def dask_pool(address: str) -> Iterator[Pool]:
         from distributed import Client  # noqa: PLC0415 optional extra
     except ImportError as error:
         raise ClusterError(
-            f"a Dask cluster was asked for ({address}) but the package 'distributed' is not "
-            "installed; install bclef[cluster], or unset BCLEF_DASK_ADDRESS"
+            f"a Dask cluster was asked for ({redact(address)}) but the package 'distributed' "
+            "is not installed; install bclef[cluster], or unset BCLEF_DASK_ADDRESS"
         ) from error
     try:
+        asyncio.run(_knock(address))
         connect: Callable[..., AbstractContextManager[_Cluster]] = Client
         client = connect(address, timeout=_CONNECT_TIMEOUT_S, set_as_default=False)
-    except (OSError, ValueError) as error:
+    # TypeError is what a TLS address without certificates gives.
+    except (ImportError, OSError, TypeError, ValueError) as error:
         raise ClusterError(
-            f"no Dask scheduler answers at {address!r}: {error}; expected the address that "
-            "'dask scheduler' prints, such as tcp://10.0.0.1:8786"
-        ) from error
+            f"no Dask scheduler answers at {redact(address)!r}: {redact(str(error), address)}; "
+            "expected the address that 'dask scheduler' prints, such as tcp://10.0.0.1:8786"
+        ) from None  # its text, and that of its own causes, has the password of the address
     with client as cluster:
         yield _DaskPool(cluster, address)
+
+
+async def _knock(address: str) -> None:
+    """Connects once; a client that cannot is a minute in closing, and says so in a traceback."""
+    from distributed import Security  # noqa: PLC0415 optional extra
+    from distributed.comm.core import connect  # noqa: PLC0415 optional extra
+
+    security: Callable[[], Any] = Security
+    dial: Callable[..., Awaitable[Any]] = connect
+    arguments = security().get_connection_args("client")
+    comm = await dial(address, timeout=_CONNECT_TIMEOUT_S, **arguments)
+    await comm.close()
 
 
 class _LocalPool(Pool):
@@ -190,7 +207,7 @@ class _DaskPool(Pool):
 
     def __init__(self, cluster: _Cluster, address: str) -> None:
         self._cluster = cluster
-        self._address = address
+        self._address = redact(address)
         # Pure tasks with equal arguments would be one task, and a dead one never tried again.
         self._executor = cluster.get_executor(pure=False)
         self._n_workers = 0

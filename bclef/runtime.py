@@ -4,6 +4,7 @@ Only the base install is needed. `export` writes the folder, `exportfolder` says
 is checked against its hashes before anything of it is used, and nothing in it is ever unpickled.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -106,9 +107,10 @@ class Predictor:
         Raises:
             ValueError: The windows would not cover a recording, or not move on.
         """
-        step_samples = self.window_samples
-        if step_s is not None:
-            step_samples = round(step_s * self.sample_rate_hz)
+        if step_s is None:
+            return self.window_samples
+        # Neither infinity nor what is no number can be rounded.
+        step_samples = round(step_s * self.sample_rate_hz) if math.isfinite(step_s) else 0
         if not 1 <= step_samples <= self.window_samples:
             raise ValueError(
                 f"found a step of {step_s} s, expected more than 0 and at most the window of "

@@ -19,6 +19,9 @@ from bclef.detections import DETECTIONS, SCANNED, Scan, failed, scan_writer, sho
 from bclef.parallel import executor, run_all
 from bclef.runtime import Predictor, ScoreError
 
+_NO_SOUND = frozenset({"empty", "not_audio", "unsupported"})
+"""Reasons for which a file is no recording, rather than one that failed."""
+
 
 @dataclass(frozen=True)
 class ScanOptions:
@@ -36,8 +39,10 @@ class ScanOptions:
 
         Raises:
             ExportError: The model folder cannot be used.
-            ValueError: A step that leaves gaps, or does not move on.
+            ValueError: A threshold that is none, or a step that leaves gaps or does not move on.
         """
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"found a threshold of {self.threshold}, expected 0 to 1")
         Predictor(self.model_dir, n_threads=1).step_samples(self.step_s)
 
 
@@ -61,10 +66,17 @@ class ScanTotals:
     """Files that have a row."""
     n_read: int
     """Files that could be read."""
+    n_no_sound: int
+    """Files that are no sound, or none of a kind that can be read."""
     sound_s: float
     """Length of these."""
     took_s: float
     """Time that the scan took."""
+
+    @property
+    def n_failed(self) -> int:
+        """Files that may be sound and could not be read."""
+        return self.n_files - self.n_read - self.n_no_sound
 
 
 def scan_recordings(
@@ -80,7 +92,7 @@ def scan_recordings(
 
     Raises:
         ExportError: The model folder cannot be used.
-        ValueError: Another suffix, or a step that leaves gaps.
+        ValueError: Another suffix, or as `ScanOptions.check`.
         OSError: The tables cannot be written.
     """
     options.check()
@@ -88,7 +100,7 @@ def scan_recordings(
     alone = len(paths) == 1
     jobs = [ScanJob(path, options, n_threads=None if alone else 1) for path in paths]
     n_workers = 1 if alone and n_workers is None else n_workers
-    began_s, n_read, sound_s = time.monotonic(), 0, 0.0
+    began_s, n_read, n_no_sound, sound_s = time.monotonic(), 0, 0, 0.0
     with scan_writer(output) as add, executor(n_workers=n_workers) as pool:
         for outcome in run_all(scan_file, jobs, pool, describe="predict"):
             path = outcome.item.path
@@ -96,7 +108,8 @@ def scan_recordings(
             add(scan)
             if scan.duration_s is not None:
                 n_read, sound_s = n_read + 1, sound_s + scan.duration_s
-    return ScanTotals(len(paths), n_read, sound_s, time.monotonic() - began_s)
+            n_no_sound += scan.summary["error"][0].as_py() in _NO_SOUND
+    return ScanTotals(len(paths), n_read, n_no_sound, sound_s, time.monotonic() - began_s)
 
 
 def scan_file(job: ScanJob) -> Scan:

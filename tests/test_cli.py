@@ -43,6 +43,9 @@ def test_prediction_ends_well_although_some_files_are_unreadable(export, tmp_pat
     assert done.exit_code == 0, done.output
     assert "2 of 3 files read" in done.output
     assert "times real time" in done.output
+    table = tmp_path / "birds.files.csv"
+    last = done.output.strip().splitlines()[-1]
+    assert last == f"1 files not read: 1 no sound, 0 failed; reasons: {table}"
     files = pd.read_csv(tmp_path / "birds.files.csv", index_col="recording")
     assert files.loc[str(folder / "notes.txt"), "error"] == "not_audio"
     assert files.loc[str(folder / "silent.wav"), "max_confidence"] == 0
@@ -58,6 +61,18 @@ def test_threshold_and_step_are_obeyed(export, tmp_path):
     detections = pd.read_parquet(output)
     assert detections["start_s"].tolist() == [0.0]
     assert detections["label"].tolist() == ["last"]
+
+
+def test_files_that_are_no_sound_are_counted_apart_from_those_that_failed(export, tmp_path):
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    contents = {"a": b"", "b": b"text", "c": b"\0\0\0\x20ftypM4A ", "d": b"RIFF", "e": b"fLaC"}
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    output = tmp_path / "birds.csv"
+    done = run("predict", folder, "--model", export, "-o", output, "--workers", 0)
+    assert done.exit_code == 1
+    assert "none of 5 files could be read: 3 no sound, 2 failed" in done.output
 
 
 def test_no_readable_file_is_a_failure_with_its_table(export, tmp_path):
@@ -92,7 +107,12 @@ def test_empty_folder_is_a_failure(export, tmp_path):
     [
         (["-o", "birds.xlsx"], "found suffix '.xlsx'"),
         (["-o", "birds.csv", "--step-s", "3"], "found a step of 3.0 s"),
+        (["-o", "birds.csv", "--step-s", "inf"], "found a step of inf s, expected more than 0"),
+        (["-o", "birds.csv", "--step-s", "nan"], "found a step of nan s, expected more than 0"),
         (["-o", "birds.csv", "--threshold", "2"], "2.0 is not in the range"),
+        (["-o", "birds.csv", "--threshold", "nan"], "a threshold of nan, expected 0 to 1"),
+        (["-o", "birds.csv", ""], "found an empty name, expected that of a file or folder"),
+        (["-o", ""], "found an empty name"),
     ],
 )
 def test_wrong_option_is_told_before_the_work(export, tmp_path, monkeypatch, options, said):
@@ -101,6 +121,27 @@ def test_wrong_option_is_told_before_the_work(export, tmp_path, monkeypatch, opt
     done = run("predict", "a.wav", "--model", export, *options)
     assert done.exit_code == 2
     assert said in done.output
+
+
+@pytest.mark.parametrize("options", [[], ["--step-s", "hunter2"]])
+def test_no_message_tells_a_secret(export, tmp_path, monkeypatch, options):
+    pytest.importorskip("distributed")
+    monkeypatch.setenv("BCLEF_DASK_ADDRESS", "tcp://u:hunter2@127.0.0.1:1")
+    for name in "ab":
+        (tmp_path / name).touch()
+    places = [tmp_path / "a", tmp_path / "b", "--model", export, "-o", tmp_path / "birds.csv"]
+    done = run("predict", *places, *options)
+    assert done.exit_code == (2 if options else 1)
+    assert "[redacted]" in done.output
+    assert "hunter2" not in done.output
+
+
+def test_module_is_a_command_too():
+    done = subprocess.run(
+        [sys.executable, "-m", "bclef.cli", "predict", "--help"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "RECORDINGS" in done.stdout
 
 
 def test_tracking_outside_a_workspace_says_so(tmp_path, monkeypatch):

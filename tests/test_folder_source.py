@@ -274,6 +274,14 @@ def test_bad_rows_are_rejected_each_with_its_reason(workspace: Path) -> None:
     assert "line 7, column rating: found 'high', expected a number from 0 to 5" in detail
 
 
+def test_path_too_long_for_the_system_is_a_missing_file(workspace: Path) -> None:
+    put(workspace / "t/good.wav")
+    put(workspace / "t/list.csv", f"path,label\n{'x' * 5000}.wav,a\ngood.wav,a\n")
+    listing = listed(focal="t/list.csv")
+    assert list(listing.recordings["recording_id"]) == ["folder/focal/good.wav"]
+    assert [reason for _, reason in reasons(listing)] == ["missing"]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

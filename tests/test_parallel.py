@@ -180,6 +180,38 @@ def test_a_missing_dask_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
+UNUSABLE = """
+import sys
+from bclef.parallel import executor
+from bclef.pools import ClusterError
+try:
+    executor(address=sys.argv[1]).__enter__()
+except ClusterError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("address", "named"),
+    [
+        ("tcp://u:hunter2@127.0.0.1:1", "'tcp://[redacted]@127.0.0.1:1': invalid address"),
+        ("tls://127.0.0.1:1", "'tls://127.0.0.1:1': TLS expects"),
+        ("http://127.0.0.1:1", "'http://127.0.0.1:1': unknown address scheme"),
+    ],
+    # Else pytest would set a variable that holds the password.
+    ids=["password", "tls", "http"],
+)
+def test_an_unusable_address_ends_at_once_without_its_password(address: str, named: str) -> None:
+    pytest.importorskip("distributed")
+    done = subprocess.run(
+        [sys.executable, "-c", UNUSABLE, address],
+        capture_output=True, text=True, check=True, timeout=30,
+    )  # fmt: skip
+    assert done.stdout.startswith(f"no Dask scheduler answers at {named}")
+    assert "hunter2" not in done.stdout
+    assert done.stderr == ""
+
+
 def test_asking_for_workers_wins_over_the_cluster_of_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -109,7 +109,7 @@ def test_file_that_is_no_sound_is_refused(predictor, tmp_path):
         predictor.predict_file(tmp_path / "a.wav")
 
 
-@pytest.mark.parametrize("step_s", [0.0, -1.0, 1.5, 1e-9])
+@pytest.mark.parametrize("step_s", [0.0, -1.0, 1.5, 1e-9, np.inf, -np.inf, np.nan])
 def test_step_that_would_leave_gaps_or_not_move_is_refused(predictor, step_s):
     with pytest.raises(ValueError, match="expected more than 0 and at most the window of 1 s"):
         predictor.predict_samples(np.zeros(10, np.float32), step_s)
@@ -137,6 +137,15 @@ def test_missing_folder_says_what_to_do(tmp_path):
 def test_folder_without_a_card_is_refused(tmp_path):
     with pytest.raises(ExportError, match="no export folder"):
         Predictor(tmp_path)
+
+
+def test_folder_of_a_training_model_is_told_from_an_export(export):
+    card = json.loads((export / "model.json").read_text())
+    del card["files"]
+    (export / "model.json").write_text(json.dumps({**card, "training": {}}))
+    said = r"is a training model, not an export; expected an export folder such as models/export$"
+    with pytest.raises(ExportError, match=said):
+        Predictor(export)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "labels.csv"])
@@ -190,7 +199,14 @@ def test_graph_with_other_outputs_than_labels_is_refused(export, make_export, tm
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"version": 2}, "found layout 2"), ({"labels": None}, "not as export writes it")],
+    [
+        ({"version": 2}, "found layout 2"),
+        ({"labels": None}, "not as export writes it"),
+        ({"sample_rate_hz": 0}, "found sample_rate_hz 0 .* expected both above 0"),
+        ({"sample_rate_hz": -1}, "found sample_rate_hz -1 "),
+        ({"window_samples": 0}, "and window_samples 0, expected both above 0"),
+        ({"window_samples": 15_000}, "found a graph with .*30000.* expected .*15000"),
+    ],
 )
 def test_card_of_another_layout_is_refused(export, changes, said):
     rewrite_card(export, **changes)

@@ -117,7 +117,7 @@ def test_scan_writes_a_row_for_every_file_in_their_order(options, tmp_path, n_wo
     assert files["recording"].tolist() == [str(path) for path in paths]
     assert files["error"].notna().tolist() == [path.name == "broken.wav" for path in paths]
     assert [path[-5] for path in detections["recording"]] == ["9", "8", "7", "6", "5", "4", "3"]
-    assert (totals.n_files, totals.n_read) == (10, 9)
+    assert (totals.n_files, totals.n_read, totals.n_no_sound, totals.n_failed) == (10, 9, 0, 1)
     assert totals.sound_s == pytest.approx(3.0)
 
 
@@ -136,6 +136,8 @@ def test_wrong_options_fail_before_any_file_is_read(options, tmp_path):
     too_far = ScanOptions(options.model_dir, 0.25, step_s=2.0)
     with pytest.raises(ValueError, match=r"step of 2\.0 s"):
         scan_recordings([tmp_path / "a.wav"], too_far, output)
+    with pytest.raises(ValueError, match="threshold of nan, expected 0 to 1"):
+        scan_recordings([], ScanOptions(options.model_dir, float("nan"), None), output)
     with pytest.raises(ExportError):
         scan_recordings([], ScanOptions(tmp_path / "none", 0.3, None), output)
     assert not output.exists()

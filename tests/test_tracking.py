@@ -219,6 +219,39 @@ def test_redaction_keeps_all_other_text(monkeypatch: pytest.MonkeyPatch) -> None
     assert redact("mail me@example.org") == "mail me@example.org"
 
 
+@pytest.mark.parametrize(
+    "password", ["hunter2", "p@ssw0rd", "pa/ss", "pa ss", "p@/s:s?#x@", "1/ab"]
+)
+def test_password_of_an_address_in_the_environment_is_a_secret(
+    monkeypatch: pytest.MonkeyPatch, password: str
+) -> None:
+    monkeypatch.setenv("SERVICE_ADDRESS", f"tcp://u:{password}@host:1/x")
+    assert redact(f"at tcp://u:{password}@host:1/x") == "at tcp://[redacted]@host:1/x"
+    assert redact(f"invalid 'u:{password}@host:1'") == "invalid 'u:[redacted]@host:1'"
+    assert redact_bytes(password.encode()) == b"*" * len(password)
+
+
+def test_encoded_password_is_a_secret_in_either_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVICE_ADDRESS", "https://u:p%40ss@host")
+    assert redact("u:p@ss and u:p%40ss") == "u:[redacted] and u:[redacted]"
+
+
+@pytest.mark.parametrize("userinfo", ["u:p@ssw0rd", "u:pa/ss", ":pa:/@ss", "token", "t@ken"])
+def test_address_in_a_text_ends_its_password_at_the_last_at(userinfo: str) -> None:
+    text = "'https://{0}@host/x','http://{0}@other', mail me@example.org"
+    assert redact(text.format(userinfo)) == text.format("[redacted]")
+
+
+def test_address_without_a_password_is_kept() -> None:
+    # Not parametrized, as pytest would set a variable that holds the address.
+    text = "http://host:8080/pkg@v1 https://host/a@b file:///a:b@c https://host a:b@c"
+    assert redact(text) == text
+
+
+def test_password_of_an_address_that_is_given_is_a_secret() -> None:
+    assert redact("invalid u:hunter2@h", "tcp://u:hunter2@h") == "invalid u:[redacted]@h"
+
+
 def test_the_main_workspace_is_named_by_dvc_or_found_upwards(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -165,7 +165,14 @@ def _on_disk(path: Path) -> Path | None:
         path,
         *(Path(unicodedata.normalize(f, str(path))) for f in ("NFC", "NFD")),
     )
-    return next((form for form in forms if form.is_file()), None)
+    return next((form for form in forms if _is_file(form)), None)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a name longer than the system allows
+        return False
 
 
 def _species_of_folder(name: str) -> dict[str, object]:
