@@ -178,7 +178,7 @@ def export_model(
         )
         _require(parity, failed_path)
         write_json(folder / PARITY_FILE, parity.tree())
-        n_bytes = _write_card(folder, config, cards)
+        n_bytes = _write_card(folder, inputs.model_dirs, cards)
         speed = measure_speed(runtimes, card.window_samples, config.large_batch)
     failed_path.unlink(missing_ok=True)
     return ExportSummary(len(models), len(card.labels), n_bytes, parity.worst(), speed)
@@ -225,7 +225,9 @@ def _require(parity: Parity, failed_path: Path) -> None:
         )
 
 
-def _write_card(folder: Path, config: ExportConfig, cards: Sequence[ModelCard]) -> dict[str, int]:
+def _write_card(
+    folder: Path, model_dirs: Sequence[Path], cards: Sequence[ModelCard]
+) -> dict[str, int]:
     """Writes the card and returns the size of each other file."""
     files = {
         path.relative_to(folder).as_posix(): describe_file(path)
@@ -236,7 +238,7 @@ def _write_card(folder: Path, config: ExportConfig, cards: Sequence[ModelCard]) 
     card = {
         **shared,
         "version": CARD_VERSION,
-        "ensemble": config.ensemble,
+        "exported_from": [directory.as_posix() for directory in model_dirs],
         "members": [card.model_dump(mode="json", exclude=set(_SHARED)) for card in cards],
         "packages": {name: version(name) for name in _PACKAGES},
         "files": files,

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -10,13 +11,14 @@ import pandas as pd
 import pytest
 import torch
 
-from bclef.export import ExportConfig, ExportInputs, export_model
+from bclef.export import ExportConfig, ExportInputs, chosen_folders, export_model
 from bclef.exportfolder import ExportError, describe_file
 from bclef.frontend import FrontEndConfig
 from bclef.modelfiles import make_card, save_model
 from bclef.models import ModelConfig, ModelSpec, build_model
 from bclef.parity import TORCH, make_probes, measure_parity, open_runtimes, torch_runtime
 from bclef.runtime import Predictor
+from bclef.skipped import write_skipped
 
 LABELS = ("0123", "Aa", "Bb, \"c\"", "no", "zz")  # fmt: skip
 WINDOW_SAMPLES = 16_000
@@ -109,7 +111,7 @@ def exported(model_dirs, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_folder_holds_all_files_with_their_hashes(exported):
+def test_folder_holds_all_files_with_their_hashes(exported, model_dirs):
     directory, summary = exported
     found = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()}
     listed = {
@@ -120,7 +122,7 @@ def test_folder_holds_all_files_with_their_hashes(exported):
     assert found == listed | {"model.json"}
     assert card["files"] == {name: describe_file(directory / name) for name in listed}
     assert card["labels"] == list(LABELS)
-    assert card["ensemble"] == "teachers"
+    assert [Path(path).name for path in card["exported_from"]] == [d.name for d in model_dirs]
     assert card["frontend"] == make_spec().frontend.model_dump(mode="json")
     assert [member["training"] for member in card["members"]] == [{"seed": 1}] * 2
     assert summary.n_bytes["openvino/model_fp16.bin"] < 0.6 * summary.n_bytes["openvino/model.bin"]
@@ -344,3 +346,31 @@ def test_half_precision_spares_the_front_end(exported):
         assert shape in exact
         assert shape not in halved
     assert len(halved) > 20
+
+
+@pytest.mark.parametrize(
+    ("ensemble", "rounds", "chosen"),
+    [
+        ("last", 2, ["distill/2"]),
+        ("last", 0, ["finetune/0", "finetune/1"]),
+        ("student", 2, ["distill/2"]),
+        ("teachers", 2, ["finetune/0", "finetune/1"]),
+    ],
+)
+def test_params_choose_the_models_that_were_trained(tmp_path, ensemble, rounds, chosen):
+    for name in ("finetune/0", "finetune/1", "distill/1", "distill/2"):
+        (tmp_path / name).mkdir(parents=True)
+    write_skipped(tmp_path / "finetune/2", "folds.f2 is false")
+    if rounds == 0:
+        for name in ("distill/1", "distill/2"):
+            write_skipped(tmp_path / name, "pseudo_label.rounds is 0")
+    config = CONFIG.model_copy(update={"ensemble": ensemble})
+    found = chosen_folders(tmp_path, config)
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == chosen
+
+
+def test_student_is_refused_where_no_round_ran(tmp_path):
+    write_skipped(tmp_path / "distill/1", "pseudo_label.rounds is 0")
+    config = CONFIG.model_copy(update={"ensemble": "student"})
+    with pytest.raises(ExportError, match=r"pseudo_label\.rounds is 0: .* export\.ensemble"):
+        chosen_folders(tmp_path, config)
