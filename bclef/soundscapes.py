@@ -139,18 +139,18 @@ def score_soundscapes(
     if folds:
         systems |= {"teacher": np.mean(scores[1:], axis=0), "first_model": scores[1]}
     truth = truth_windows(grid, inputs.annotations, inputs.classes, config.min_overlap_s)
-    return Soundscapes(grid, truth, systems, _outside(inputs.annotations, grid))
+    ends_s = n_samples / predictor.sample_rate_hz
+    return Soundscapes(grid, truth, systems, _outside(inputs.annotations, ends_s))
 
 
-def _outside(annotations: pd.DataFrame, grid: pd.DataFrame) -> tuple[str, ...]:
-    """What is to be said of boxes that begin after the end of their recording."""
-    ends = grid.groupby("recording_id")["end_s"].max()
-    lost = annotations[annotations["start_s"] >= annotations["recording_id"].map(ends)]
+def _outside(annotations: pd.DataFrame, ends_s: pd.Series) -> tuple[str, ...]:
+    """What is to be said of boxes that begin after `ends_s`, the end of their recording."""
+    lost = annotations[annotations["start_s"] >= annotations["recording_id"].map(ends_s)]
     if lost.empty:
         return ()
     recording_id, start_s = lost[["recording_id", "start_s"]].iloc[0]
     return (
-        f"{len(lost)} annotations begin after the end of their recording and count for nothing, "
+        f"{len(lost)} annotations begin after the end of their recording, "
         f"such as that at {start_s} s of {recording_id}",
     )
 

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 from pydantic import Field, ValidationError, model_validator
 
-from bclef.config import ConfigError, Params, Section, read_yaml
+from bclef.config import ConfigError, Params, Section, Seed, read_yaml
 from bclef.declared import declared_params, stage_items
 
 
@@ -231,6 +231,14 @@ def test_broken_yaml_is_refused_with_its_path(tmp_path: Path, text: str, said: s
     path.write_text(text)
     with pytest.raises(ConfigError, match=rf"a\.yaml: (?s:.*){said}"):
         read_yaml(path)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seed_that_numpy_would_refuse_is_refused_by_its_key(root: Path, seed: int) -> None:
+    path = root / "params.yaml"
+    path.write_text(path.read_text().replace("seed: 7", f"seed: {seed}"))
+    with pytest.raises(ConfigError, match=rf"params\.yaml: seed: .*{seed}"):
+        Params.for_stage("plain", None, root).value("seed", Seed)
 
 
 def test_missing_yaml_is_refused_and_an_empty_one_is_empty(tmp_path: Path) -> None:

@@ -296,6 +296,23 @@ def test_class_without_positive_windows_is_null_in_the_table(inputs: EvaluationI
     assert found.metrics["soundscape"]["n_classes_scored"] == 2
 
 
+def test_annotation_after_the_end_of_its_recording_is_noted(inputs: EvaluationInputs) -> None:
+    # The recordings are 19 s long; the last window ends at 20 s.
+    boxes = pd.DataFrame(
+        [("s2", 19.5, 19.8, "a"), ("s1", 18.5, 30.0, "a")], columns=inputs.annotations.columns
+    )
+    late = replace(inputs, annotations=pd.concat([inputs.annotations, boxes]))
+    [note] = evaluate(late, CONFIG, AS_IS, seed=0).metrics["notes"]
+    assert note.startswith("1 annotations begin after the end")
+    assert "19.5 s of s2" in note
+    assert evaluate(inputs, CONFIG, AS_IS, seed=0).metrics["notes"] == []
+
+
+def test_step_beyond_the_window_is_refused_by_its_key(inputs: EvaluationInputs) -> None:
+    with pytest.raises(EvaluationError, match=r"evaluate\.step_s: found 6\.0, .* 5\.0 s"):
+        evaluate(inputs, CONFIG.model_copy(update={"step_s": 6.0}), AS_IS, seed=0)
+
+
 def test_same_inputs_give_the_same_figures_twice(inputs: EvaluationInputs) -> None:
     first, second = (evaluate(inputs, CONFIG, AS_IS, seed=3) for _ in range(2))
     assert first.metrics == second.metrics

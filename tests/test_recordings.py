@@ -246,6 +246,15 @@ def test_species_may_be_asked_for_by_an_old_name_in_any_case() -> None:
     assert metadata.classes.loc[metadata.classes["target"], "label"].tolist() == ["blutit"]
 
 
+def test_long_list_of_unlisted_species_is_cut_and_says_how_to_take_all() -> None:
+    rows = [_row("1", "gretit1", scientific_name="Parus major")]
+    with pytest.raises(ConfigError) as error:
+        _build(rows, species=tuple(f"none{number}" for number in range(9)))
+    lines = str(error.value).splitlines()
+    assert len(lines) == 6
+    assert lines[-1] == ("metadata.species: so it is with 4 more; null takes every species")
+
+
 def test_species_that_nobody_lists_are_all_named_with_the_nearest_name() -> None:
     rows = [_row("1", "gretit1", scientific_name="Parus major")]
     with pytest.raises(ConfigError) as error:

@@ -102,6 +102,13 @@ def test_unknown_recordists_are_not_one_person(name: str | None) -> None:
     assert not _together(splits, "x", "y")
 
 
+def test_recordings_that_nothing_groups_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    _assign([{"recording_id": "x", "recordist": "Ana"}])
+    assert not caplog.records
+    _assign([{"recording_id": "x", "recordist": None}])
+    assert "1 of 10 recordings have no recordist and no group" in caplog.text
+
+
 def test_what_the_source_states_joins_within_that_source_only() -> None:
     rows = [
         {"recording_id": "x", "group_id": "site 1"},

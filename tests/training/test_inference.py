@@ -110,6 +110,12 @@ def test_soundscapes_alone_are_scored_and_fit_their_schema(
     write_table(scores, tmp_path / "scores.parquet", schema)
 
 
+def test_step_beyond_the_window_is_refused_by_its_key(lively_model: BirdModel, world: Any) -> None:
+    ids = world.index["recording_id"].tolist()
+    with pytest.raises(ScoreError, match=r"score\.step_s: found 60\.0"):
+        score_recordings(lively_model, world, ids, ScoreConfig(step_s=60.0, batch_size=4))
+
+
 def test_recordings_that_the_store_lacks_are_said(lively_model: BirdModel, world: Any) -> None:
     with pytest.raises(ScoreError, match="lacks 1 of 2 recordings to score, such as gone"):
         score_recordings(lively_model, world, ["f00", "gone"], CONFIG)
