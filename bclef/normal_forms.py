@@ -23,7 +23,7 @@ Licence = Literal[
 ]
 """The licence forms without their version."""
 
-_VERBATIM = ("url", "source_sha256")
+_VERBATIM = ("url", "page_url", "source_sha256")
 """Text that names a thing outside, where another Unicode form would name nothing."""
 _WORDS = {
     "attribution": "by",

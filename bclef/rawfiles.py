@@ -86,7 +86,7 @@ class RawFile:
         is_sane = re.fullmatch(r"\.[a-z0-9]{1,5}", suffix)
         path = self.folder / (self.stem + (suffix if is_sane else ""))
         with atomic_path(path) as part:
-            source.fetch(self.url, part)
+            source.fetch(self.url, part, max_bytes)
             n_bytes = self._checked_size(part, max_bytes)
             sha256, sniffed = sha256_of(part), _suffix(part)
             if self.source_sha256 not in (None, sha256):
@@ -104,7 +104,7 @@ class RawFile:
         if n_bytes == 0:
             raise FetchError("empty", f"{self.url} gave no bytes")
         if n_bytes > max_bytes:
-            raise FetchError("too_large", f"{n_bytes} bytes, more than fetch.max_bytes {max_bytes}")
+            raise FetchError.too_large(n_bytes, max_bytes)
         return n_bytes
 
 

@@ -26,6 +26,7 @@ RECORDINGS = Schema(
     columns={
         "recording_id": "string",
         "source": "string",
+        "collection": "string?",
         "role": "string",
         "label": "string?",
         "scientific_name": "string?",
@@ -39,6 +40,7 @@ RECORDINGS = Schema(
         "licence": "string?",
         "attribution": "string",
         "url": "string",
+        "page_url": "string?",
         "source_sha256": "string?",
         "duration_s": "float64?",
         "annotated": "bool",

@@ -53,7 +53,7 @@ class Shelf:
         log = self.folder / "asked"
         return log.read_text().splitlines() if log.exists() else []
 
-    def fetch(self, url: str, path: Path) -> None:
+    def fetch(self, url: str, path: Path, max_bytes: int) -> None:
         with (self.folder / "asked").open("a") as log:
             log.write(f"{url}\n")
         what = Path(unquote(url)).stem
@@ -290,7 +290,7 @@ def test_suffix_is_that_of_the_url_else_that_of_the_content(
     url: str, content: bytes, suffix: str, tmp_path: Path
 ) -> None:
     class Fixed(Shelf):
-        def fetch(self, url: str, path: Path) -> None:
+        def fetch(self, url: str, path: Path, max_bytes: int) -> None:
             path.write_bytes(content)
 
     raw = RawFile("r1", url, None, tmp_path / "raw")

@@ -79,7 +79,7 @@ def recordings_of(config: DemoConfig) -> pd.DataFrame:
 
 def fetched(recording_id: str, folder: Path, config: DemoConfig = TINY) -> Path:
     path = folder / f"{recording_id}-{config.seed}"
-    DemoSource(config).fetch(recordings_of(config).loc[recording_id, "url"], path)
+    DemoSource(config).fetch(recordings_of(config).loc[recording_id, "url"], path, 10**9)
     return path
 
 
@@ -177,7 +177,7 @@ def test_rendering_twice_gives_the_same_bytes_in_another_process_and_order(tmp_p
         "import sys; from pathlib import Path\n"
         "from bclef.sources.demo import DemoSource; from bclef.sources.aviary import DemoConfig\n"
         "source = DemoSource(DemoConfig.model_validate_json(sys.argv[1]))\n"
-        "for url, path in zip(sys.argv[2::2], sys.argv[3::2]): source.fetch(url, Path(path))\n"
+        "for url, path in zip(sys.argv[2::2], sys.argv[3::2]): source.fetch(url, Path(path), 10**9)\n"
     )
     pairs = [(str(focal.loc[key, "url"]), str(tmp_path / f"{key}-other")) for key in reversed(ids)]
     arguments = [TINY.model_dump_json(), *(text for pair in pairs for text in pair)]
@@ -217,7 +217,7 @@ def test_url_changes_when_the_sound_would(field: str, value: float) -> None:
 def test_url_of_another_world_is_refused(tmp_path: Path) -> None:
     url = recordings_of(altered(seed=4))["url"].iloc[0]
     with pytest.raises(FetchError) as error:
-        DemoSource(TINY).fetch(url, tmp_path / "x")
+        DemoSource(TINY).fetch(url, tmp_path / "x", 10**9)
     assert error.value.reason == "unknown"
     assert not (tmp_path / "x").exists()
 

@@ -181,7 +181,7 @@ def test_hostile_names_are_listed_apart_and_fetched(workspace: Path, tmp_path: P
     for url in recordings["url"]:
         assert url.isascii()
         assert url.endswith(".wav")
-        opened.fetch(url, tmp_path / "copy")
+        opened.fetch(url, tmp_path / "copy", 10**9)
         contents.add((tmp_path / "copy").read_text())
     assert contents == {f"content {number}" for number in range(len(HOSTILE))}
 
@@ -374,7 +374,7 @@ def test_fetch_copies_the_bytes(workspace: Path, rng: np.random.Generator) -> No
     put(workspace / "a/x/one.wav").write_bytes(data)
     row = by_id(focal="a").iloc[0]
     assert row["source_sha256"] == hashlib.sha256(data).hexdigest()
-    source(focal="a").fetch(row["url"], workspace / "copy")
+    source(focal="a").fetch(row["url"], workspace / "copy", 10**9)
     assert (workspace / "copy").read_bytes() == data
 
 
@@ -383,7 +383,7 @@ def test_changed_file_is_another_url_and_the_old_one_is_refused(workspace: Path)
     old = by_id(focal="a")["url"].iloc[0]
     path.write_text("after")
     with pytest.raises(FetchError) as error:
-        source(focal="a").fetch(old, workspace / "copy")
+        source(focal="a").fetch(old, workspace / "copy", 10**9)
     assert error.value.reason == "changed"
     assert not (workspace / "copy").exists()
     assert by_id(focal="a")["url"].iloc[0] != old
@@ -394,7 +394,7 @@ def test_file_that_went_away_is_gone(workspace: Path) -> None:
     url = by_id(focal="a")["url"].iloc[0]
     path.unlink()
     with pytest.raises(FetchError) as error:
-        source(focal="a").fetch(url, workspace / "copy")
+        source(focal="a").fetch(url, workspace / "copy", 10**9)
     assert error.value.reason == "gone"
     assert not (workspace / "copy").exists()
 
@@ -405,7 +405,7 @@ def test_url_that_leaves_the_folder_is_refused(path: str, workspace: Path) -> No
     secret = put(workspace / "secret.wav")
     digest = hashlib.sha256(secret.read_bytes()).hexdigest()
     with pytest.raises(FetchError) as error:
-        source(focal="a").fetch(f"folder:focal/{digest}/{path}", workspace / "copy")
+        source(focal="a").fetch(f"folder:focal/{digest}/{path}", workspace / "copy", 10**9)
     assert error.value.reason == "unknown"
 
 
@@ -413,7 +413,7 @@ def test_url_of_a_role_that_params_no_longer_name_is_unknown(workspace: Path) ->
     put(workspace / "a/x/one.wav")
     url = by_id(focal="a")["url"].iloc[0]
     with pytest.raises(FetchError) as error:
-        source(noise="a").fetch(url, workspace / "copy")
+        source(noise="a").fetch(url, workspace / "copy", 10**9)
     assert error.value.reason == "unknown"
 
 
@@ -456,5 +456,5 @@ def test_real_collection_is_listed_with_its_details(tmp_path: Path) -> None:
     assert set(focal["source_sha256"]) == set(species["sha256"])
     assert any(focal["secondary_labels"].map(len) > 0)
     assert recordings["recording_id"].is_unique
-    opened.fetch(focal["url"].iloc[0], tmp_path / "copy")
+    opened.fetch(focal["url"].iloc[0], tmp_path / "copy", 10**9)
     assert soundfile.info(tmp_path / "copy").duration > 1

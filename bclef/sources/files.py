@@ -103,20 +103,23 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def copy_verified(source: Path, path: Path, sha256: str) -> None:
+def copy_verified(source: Path, path: Path, sha256: str, max_bytes: int) -> None:
     """Copies `source` to `path` in blocks and checks what was copied.
 
     Args:
         source: the file to copy.
         path: where to.
         sha256: what the content was when it was listed.
+        max_bytes: the largest file that is copied.
 
     Raises:
-        FetchError: `gone`, `unreadable`, or `changed` since it was listed.
+        FetchError: `gone`, `unreadable`, `too_large`, or `changed` since it was listed.
     """
     digest = hashlib.sha256()
     try:
         with source.open("rb") as original, path.open("wb") as copy:
+            if (n_bytes := os.fstat(original.fileno()).st_size) > max_bytes:
+                raise FetchError.too_large(n_bytes, max_bytes)
             while block := original.read(BLOCK_BYTES):
                 digest.update(block)
                 copy.write(block)

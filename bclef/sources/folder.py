@@ -82,18 +82,18 @@ class FolderSource:
             listed_frame(census.rejected, LISTED_REJECTED),
         )
 
-    def fetch(self, url: str, path: Path) -> None:
+    def fetch(self, url: str, path: Path, max_bytes: int) -> None:
         """Copies the file at `url` to `path`.
 
         Raises:
-            FetchError: `unknown` url, or the file is `gone`, `unreadable` or `changed`.
+            FetchError: `unknown` url, or the file is `gone`, `unreadable`, `too_large` or `changed`.
         """
         parts = _URL.fullmatch(url)
         place = self._places().get(parts["role"]) if parts else None
         relative = os.fsdecode(unquote_to_bytes(parts["path"])) if parts else ""
         if parts is None or place is None or not _is_below(relative):
             raise FetchError("unknown", f"{url} is not of the folders that params name now")
-        copy_verified(root_of(place) / relative, path, parts["sha256"])
+        copy_verified(root_of(place) / relative, path, parts["sha256"], max_bytes)
 
     def _places(self) -> dict[str, Path]:
         """Returns the folder or table of each role that has one.

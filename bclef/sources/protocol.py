@@ -10,6 +10,7 @@ import pandas as pd
 LISTED: Mapping[str, str] = {
     "recording_id": "string",
     "source": "string",
+    "collection": "string?",
     "role": "string",
     "label": "string?",
     "scientific_name": "string?",
@@ -25,12 +26,17 @@ LISTED: Mapping[str, str] = {
     "licence": "string?",
     "attribution": "string",
     "url": "string",
+    "page_url": "string?",
     "source_sha256": "string?",
     "duration_s": "float64?",
     "annotated": "bool",
     "fold": "int64?",
 }
-"""Columns of `Listing.recordings`."""
+"""Columns of `Listing.recordings`.
+
+`collection` is where the recording is at home, such as XC, whichever source listed it; `url` is what
+`Source.fetch` understands, `page_url` where people can see it.
+"""
 LISTED_ANNOTATIONS: Mapping[str, str] = {
     "recording_id": "string",
     "start_s": "float64",
@@ -58,6 +64,13 @@ class SourceError(Exception):
     """A source cannot be listed at all: what it was pointed at is missing or unusable."""
 
 
+class SourceStoppedError(Exception):
+    """A source must not be asked any further now; what was had stays, and a later run goes on.
+
+    It refuses this client, is too busy after several tries, or the run's requests are spent.
+    """
+
+
 class FetchError(Exception):
     """One recording cannot be had.
 
@@ -73,6 +86,11 @@ class FetchError(Exception):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}"
+
+    @classmethod
+    def too_large(cls, n_bytes: int, max_bytes: int) -> "FetchError":
+        """Returns the refusal of a file of so many bytes."""
+        return cls("too_large", f"{n_bytes} bytes, more than fetch.max_bytes {max_bytes}")
 
 
 @dataclass(frozen=True)
@@ -108,11 +126,18 @@ class Source(Protocol):
         """
         ...
 
-    def fetch(self, url: str, path: Path) -> None:
+    def fetch(self, url: str, path: Path, max_bytes: int) -> None:
         """Writes the bytes of the recording at `url` to `path`.
+
+        Args:
+            url: from the column `url` of the listing.
+            path: where to. A remote source finds here what an earlier run left of this very
+                recording, and goes on from there.
+            max_bytes: what is larger is refused as soon as that is known.
 
         Raises:
             FetchError: it cannot be had.
+            SourceStoppedError: nothing more can be had now.
         """
         ...
 
