@@ -5,7 +5,6 @@ takes its name only when every runtime agrees with torch within the tolerances; 
 what is in it.
 """
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,11 +18,13 @@ from pydantic import Field
 
 from bclef.audio import Wave
 from bclef.config import Section
+from bclef.credits import licence_counts, write_credits
 from bclef.crops import WaveStore, read_crops, window_crops
 from bclef.exportfolder import (
     ATTRIBUTION_FILE,
     CARD_FILE,
     CARD_VERSION,
+    CREDITS_FILE,
     LABELS_FILE,
     ONNX_FILE,
     PARITY_FILE,
@@ -75,8 +76,8 @@ class ExportInputs:
     """Model folders; more than one make an ensemble."""
     classes: pd.DataFrame
     """label, scientific_name, common_name of at least the models' labels."""
-    attribution: Path | None
-    """Table of the recordings that the models learnt from."""
+    credits: pd.DataFrame
+    """The recordings that the models learnt from, as `credits.credits_of` returns them."""
     probes: Wave
     """Recorded clips for the parity gate, float32 [n, window_samples]."""
 
@@ -166,8 +167,7 @@ def export_model(
     with atomic_dir(directory) as folder:
         _write_labels(folder / LABELS_FILE, card.labels, inputs.classes)
         write_graphs(folder, models, config.opset)
-        if inputs.attribution is not None:
-            shutil.copyfile(inputs.attribution, folder / ATTRIBUTION_FILE)
+        write_credits(inputs.credits, folder / ATTRIBUTION_FILE, folder / CREDITS_FILE)
         runtimes = open_runtimes(folder)
         parity = measure_parity(
             runtimes,
@@ -178,7 +178,7 @@ def export_model(
         )
         _require(parity, failed_path)
         write_json(folder / PARITY_FILE, parity.tree())
-        n_bytes = _write_card(folder, inputs.model_dirs, cards)
+        n_bytes = _write_card(folder, inputs, cards)
         speed = measure_speed(runtimes, card.window_samples, config.large_batch)
     failed_path.unlink(missing_ok=True)
     return ExportSummary(len(models), len(card.labels), n_bytes, parity.worst(), speed)
@@ -225,9 +225,7 @@ def _require(parity: Parity, failed_path: Path) -> None:
         )
 
 
-def _write_card(
-    folder: Path, model_dirs: Sequence[Path], cards: Sequence[ModelCard]
-) -> dict[str, int]:
+def _write_card(folder: Path, inputs: ExportInputs, cards: Sequence[ModelCard]) -> dict[str, int]:
     """Writes the card and returns the size of each other file."""
     files = {
         path.relative_to(folder).as_posix(): describe_file(path)
@@ -238,7 +236,8 @@ def _write_card(
     card = {
         **shared,
         "version": CARD_VERSION,
-        "exported_from": [directory.as_posix() for directory in model_dirs],
+        "exported_from": [directory.as_posix() for directory in inputs.model_dirs],
+        "licences": licence_counts(inputs.credits),
         "members": [card.model_dump(mode="json", exclude=set(_SHARED)) for card in cards],
         "packages": {name: version(name) for name in _PACKAGES},
         "files": files,

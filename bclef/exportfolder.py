@@ -7,7 +7,7 @@
 | `model.onnx` | waves float32 [N, window_samples] to probabilities float32 [N, C], any N |
 | `openvino/model.xml`, `.bin` | the same for OpenVINO, float32; `model_fp16` with half the size |
 | `parity.json` | how far the runtimes were from torch when it was exported |
-| `ATTRIBUTION.csv` | whose recordings it was trained on |
+| `ATTRIBUTION.csv`, `CREDITS.html` | whose recordings it learnt from, as a table and as a page |
 """
 
 from collections.abc import Mapping
@@ -27,6 +27,7 @@ OPENVINO_FILES = {"openvino_fp32": "openvino/model.xml", "openvino_fp16": "openv
 """OpenVINO models by name of the runtime; the weights lie beside each as `.bin`."""
 PARITY_FILE = "parity.json"
 ATTRIBUTION_FILE = "ATTRIBUTION.csv"
+CREDITS_FILE = "CREDITS.html"
 CARD_VERSION = 1
 """Layout of the export folder that this code writes and reads."""
 INPUT_NAME, OUTPUT_NAME = "wave", "probabilities"

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from bclef.config import Seed
+from bclef.credits import credits_of, read_credits
 from bclef.export import (
     ExportConfig,
     ExportInputs,
@@ -27,12 +28,15 @@ if __name__ == "__main__":
         config = run.params.section(ExportConfig, "export")
         rng = np.random.default_rng(run.params.value("seed", Seed))
         model_dirs = chosen_folders(Path("models"), config)
+        is_student = any(folder.parent.name == "distill" for folder in model_dirs)
         with Store(Path("data/features")) as store:
+            fetched = read_credits(Path("data/ATTRIBUTION.csv"))
+            used = credits_of(store.index, fetched, with_unlabelled=is_student)
             probes = probe_windows(store, read_card(model_dirs[0]), N_PROBES, rng)
         inputs = ExportInputs(
             model_dirs=model_dirs,
             classes=read_table(Path("data/classes.parquet"), CLASSES_NEEDS),
-            attribution=Path("data/ATTRIBUTION.csv"),
+            credits=used,
             probes=probes,
         )
         summary = export_model(inputs, Path("models/export"), config, rng)

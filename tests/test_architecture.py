@@ -31,7 +31,7 @@ FLOORS = {
     "metrics modelfiles models objective scorecards spectrogram truth",
     3: "baseline inference phases phasesetup postprocess pseudolabels training validation",
     4: "cli detections evaluation export exportfolder figures graphs ledger outoffold parity "
-    "recipe report reportdata reportinputs reportscores runtime scanning shipping soundscapes "
+    "credits recipe report reportdata reportinputs reportscores runtime scanning shipping soundscapes "
     "spools summary",
 }
 """Modules of bclef by floor. A module imports its own floor or a lower one; 0 is the ground."""

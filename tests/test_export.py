@@ -26,6 +26,11 @@ CONFIG = ExportConfig(
     ensemble="teachers", opset=18, tolerance_fp32=1e-4, tolerance_fp16=5e-3, large_batch=9
 )
 TOLERANCES = {TORCH: 1e-4, "onnxruntime": 1e-4, "openvino_fp32": 1e-4, "openvino_fp16": 5e-3}
+CREDITS = pd.DataFrame(
+    [["XC1", "Avis first", "Ana", "CC0", "Ana, XC1, CC0", "https://xeno-canto.org/1"]],
+    columns=["recording_id", "scientific_name", "recordist", "licence", "attribution", "url"],
+    dtype="string",
+)
 CLASSES = pd.DataFrame(
     {
         "label": [*reversed(LABELS), "other"],
@@ -96,7 +101,7 @@ def model_dirs(models, tmp_path_factory):
 
 
 def make_inputs(model_dirs, **changes):
-    settings = {"model_dirs": model_dirs, "classes": CLASSES, "attribution": None}
+    settings = {"model_dirs": model_dirs, "classes": CLASSES, "credits": CREDITS}
     return ExportInputs(**{**settings, "probes": sounds(3, seed=8), **changes})
 
 
@@ -104,8 +109,7 @@ def make_inputs(model_dirs, **changes):
 def exported(model_dirs, tmp_path_factory):
     """Folder and summary of the exported ensemble."""
     folder = tmp_path_factory.mktemp("exported")
-    (folder / "credits.csv").write_text("recording_id\nXC1\n")
-    inputs = make_inputs(model_dirs, attribution=folder / "credits.csv")
+    inputs = make_inputs(model_dirs)
     summary = export_model(inputs, folder / "export", CONFIG, np.random.default_rng(3))
     return folder / "export", summary
 
@@ -115,13 +119,14 @@ def test_folder_holds_all_files_with_their_hashes(exported, model_dirs):
     directory, summary = exported
     found = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()}
     listed = {
-        "model.onnx", "labels.csv", "parity.json", "ATTRIBUTION.csv", "openvino/model.xml",
+        "model.onnx", "labels.csv", "parity.json", "ATTRIBUTION.csv", "CREDITS.html", "openvino/model.xml",
         "openvino/model.bin", "openvino/model_fp16.xml", "openvino/model_fp16.bin",
     }  # fmt: skip
     card = json.loads((directory / "model.json").read_text())
     assert found == listed | {"model.json"}
     assert card["files"] == {name: describe_file(directory / name) for name in listed}
     assert card["labels"] == list(LABELS)
+    assert card["licences"] == {"CC0": 1}
     assert [Path(path).name for path in card["exported_from"]] == [d.name for d in model_dirs]
     assert card["frontend"] == make_spec().frontend.model_dump(mode="json")
     assert [member["training"] for member in card["members"]] == [{"seed": 1}] * 2
