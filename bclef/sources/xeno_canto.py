@@ -1,0 +1,197 @@
+"""Xeno-canto through its API v3: every page of every search, politely, and kept on disk.
+
+What is asked stands in `xeno_canto_query`, how the pages of a search are walked in
+`xeno_canto_paging`, how a recording is read in `xeno_canto_reply`, and which ones are taken in
+`xeno_canto_rows`. Here all of it comes together with the key, the connection and the cache.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property, partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bclef.sources.http import HttpConfig, HttpStatusError, PoliteClient
+from bclef.sources.protocol import (
+    LISTED_ANNOTATIONS,
+    LISTED_REJECTED,
+    Listing,
+    SourceError,
+    listed_frame,
+)
+from bclef.sources.searches import Page, SearchCache, search_digest
+from bclef.sources.xeno_canto_paging import walk_pages
+from bclef.sources.xeno_canto_query import Query, XenoCantoConfig, is_loopback, queries
+from bclef.sources.xeno_canto_rows import OUTSIDE_QUERY, Rejection, Verdict, listed_row
+from bclef.taxonomy import Synonyms
+
+__all__ = ["XenoCantoConfig", "XenoCantoSource"]
+
+KEY_VARIABLE = "XC_API_KEY"
+"""Environment variable that holds the key; nothing else does."""
+
+_NO_SUCH_PAGE = (400, 404)
+"""What a server may say of a page that is no more."""
+_ADVICE = "check the spelling, and put other names of a species into taxonomy/synonyms.csv"
+
+
+@dataclass(frozen=True)
+class XenoCantoSource:
+    """Lists and fetches recordings of Xeno-canto.
+
+    Args:
+        config: What to ask for.
+        http: How patiently.
+        cache_root: Folder of the searches on disk.
+        synonyms: Under which other names a species is searched for.
+    """
+
+    config: XenoCantoConfig
+    http: HttpConfig
+    cache_root: Path
+    synonyms: Synonyms
+
+    @property
+    def name(self) -> str:
+        """The source's name."""
+        return "xeno_canto"
+
+    @property
+    def is_remote(self) -> bool:
+        """True: one connection, with pauses."""
+        return True
+
+    def list_recordings(self) -> Listing:
+        """Returns all recordings that answer the section; the others that came are in `rejected`.
+
+        Raises:
+            SourceError: There is no key, the section asks for everything, or nothing was found.
+            SourceStoppedError: The server refuses, or is too busy; the next run goes on there.
+        """
+        answers = self._answers(queries(self.config, self.synonyms))
+        listed: dict[str, dict[str, object]] = {}
+        rejected: dict[str, Rejection] = {}
+        for verdict in (verdict for verdicts in answers.values() for verdict in verdicts):
+            if isinstance(verdict, Rejection):
+                rejected.setdefault(verdict.recording_id, verdict)
+            else:
+                listed.setdefault(str(verdict["recording_id"]), verdict | {"source": self.name})
+        refused = [said for key, said in rejected.items() if key not in listed]
+        refused += self._not_found(answers)
+        return Listing(
+            listed_frame([listed[key] for key in sorted(listed)]),
+            listed_frame([], LISTED_ANNOTATIONS),
+            listed_frame(
+                [
+                    {"stage": "metadata", **vars(said)}
+                    for said in sorted(refused, key=lambda said: said.recording_id)
+                ],
+                LISTED_REJECTED,
+            ),
+        )
+
+    def fetch(self, url: str, path: Path, max_bytes: int) -> None:
+        """Writes the audio at `url` to `path`.
+
+        Raises:
+            FetchError: It cannot be had.
+            SourceStoppedError: Nothing more can be had now.
+        """
+        self._client.download(url, path, max_bytes, interval_s=self.config.file_interval_s)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Returns what makes the source anew elsewhere: all but its connection."""
+        return {name: value for name, value in vars(self).items() if name != "_client"}
+
+    @cached_property
+    def _client(self) -> PoliteClient:
+        return PoliteClient(
+            self.http,
+            self.config.base_url,
+            self.cache_root,
+            max_requests=self.config.max_requests,
+        )
+
+    def _answers(self, asked: Sequence[Query]) -> dict[Query, list[Verdict]]:
+        """Returns what became of each recording that came, by search.
+
+        The connection is given up at the end, so that other processes can ask.
+        """
+        cache = SearchCache(
+            self.cache_root / self.name,
+            self.config.base_url,
+            self.config.update_after_hours,
+            self.config.refresh_after_days,
+        )
+        progress = tqdm(asked, desc=f"search {self.name}", unit="search")
+        with cache, self._client, progress:
+            return {
+                query: self._judged(query, cache.rows(query.text(), partial(self._walk, query)))
+                for query in progress
+            }
+
+    def _walk(self, query: Query, since: date | None, had: Sequence[Page]) -> Iterator[Page]:
+        """Returns the further pages of a search; see `searches.Walk`."""
+        text = query.text(since)
+        ask = partial(self._reply, text)
+        return walk_pages(ask, had, self.config.per_page, f"{self.name}: {text}")
+
+    def _reply(self, text: str, number: int) -> Mapping[str, object]:
+        """Returns the reply to a search for its page `number`."""
+        key = os.environ.get(KEY_VARIABLE, "").strip()
+        if not key and not is_loopback(self.config.base_url):
+            raise SourceError(
+                f"{KEY_VARIABLE} is not set: {self.config.base_url} answers its members only; "
+                f"take the key from https://xeno-canto.org/account and export {KEY_VARIABLE}=..."
+            )
+        try:
+            return self._client.get_json(
+                f"{self.config.base_url}/api/3/recordings",
+                {"query": text, "page": number, "per_page": self.config.per_page},
+                interval_s=self.config.search_interval_s,
+                secrets={"key": key} if key else {},
+            )
+        except HttpStatusError as error:
+            if number == 1 or error.status not in _NO_SUCH_PAGE:
+                raise
+            # The last page went while the others were asked for: the count tells if one is missing.
+            return {"recordings": []}
+
+    def _judged(self, query: Query, rows: Iterable[object]) -> list[Verdict]:
+        digest = search_digest(self.config.base_url, query.text())
+        return [listed_row(row, query, self.config, digest) for row in rows]
+
+    def _not_found(self, answers: Mapping[Query, Sequence[Verdict]]) -> list[Rejection]:
+        """Returns the species of which nothing came.
+
+        Raises:
+            SourceError: Nothing came of any.
+        """
+        n_found: dict[str, int] = {}
+        texts: dict[str, list[str]] = {}
+        for query, verdicts in answers.items():
+            name = query.asked_for or ""
+            n_found[name] = n_found.get(name, 0) + sum(map(_is_answer, verdicts))
+            texts.setdefault(name, []).append(query.text())
+        if not any(n_found.values()):
+            asked = "; ".join(text for found in texts.values() for text in found)
+            came = [verdict for verdicts in answers.values() for verdict in verdicts]
+            instead = [said.detail for said in came if isinstance(said, Rejection)]
+            raise SourceError(
+                f"xeno_canto: {self.config.base_url} has no recording that was asked for, by "
+                f"{asked:.500}; {_ADVICE}; {len(came)} others came"
+                f"{f', the first: {instead[0]:.200}' if instead else ''}"
+            )
+        return [
+            Rejection(f"{self.name}/{name}", "none_found", f"{'; '.join(texts[name])}; {_ADVICE}")
+            for name, n in n_found.items()
+            if n == 0
+        ]
+
+
+def _is_answer(verdict: Verdict) -> bool:
+    """Returns whether what came is of what was asked for, be it usable or not."""
+    return not (isinstance(verdict, Rejection) and verdict.reason in (OUTSIDE_QUERY, "no_id"))
