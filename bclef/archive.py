@@ -1,8 +1,9 @@
 """The fetch stage: every recording's bytes into the audio store, asked for once and no more.
 
 Local sources fan out over processes; a remote one gets one request at a time, and its pauses are
-its own business. A recording that cannot be had is a row with a reason; the stage writes the table
-first and then asks `check_failures` whether there are too many of them.
+its own business. When it must not be asked any further the stage ends, and a later run goes on
+from there. A recording that cannot be had is a row with a reason; the stage writes the table first
+and then asks `check_failures` whether there are too many of them.
 """
 
 import errno
@@ -20,7 +21,7 @@ from bclef.config import Section
 from bclef.failures import excess_failures
 from bclef.parallel import run_all
 from bclef.rawfiles import RawFile, Stored, remove_left_behind, safe_name
-from bclef.sources.protocol import FetchError, Source
+from bclef.sources.protocol import FetchError, Source, SourceStoppedError
 from bclef.tables import Schema, atomic_path
 
 FILES = Schema(
@@ -55,6 +56,9 @@ class FetchConfig(Section):
     """Largest share of recordings that may fail, 0 to 1, before the stage does."""
     max_bytes: int = Field(gt=0)
     """Largest file that is kept, in bytes."""
+    ask_again_after_days: int = Field(ge=0)
+    """For so many days a file that a remote source has no more is not asked for again; 0 asks
+    every time."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ def fetch_recordings(
 
     Raises:
         StoreFullError: The disk is full; what was fetched until then stays.
+        SourceStoppedError: A remote source must not be asked any further; so does this.
     """
     rows: list[dict[str, object]] = []
     for name, listed in recordings.groupby("source"):
@@ -94,11 +99,11 @@ def fetch_recordings(
                 listed["recording_id"], listed["url"], listed["source_sha256"], strict=True
             )
         ]
-        results = {raw: raw.stored() for raw in raw_files}
-        missing = [raw for raw, stored in results.items() if stored is None]
-        found = _fetch_all(missing, sources[str(name)], config.max_bytes, pool)
+        results = _fetch_all(
+            sorted(raw_files, key=lambda raw: raw.recording_id), sources[str(name)], config, pool
+        )
         rows += [
-            {"recording_id": raw.recording_id, **_facts(result or found[raw], store_root)}
+            {"recording_id": raw.recording_id, **_facts(result, store_root)}
             for raw, result in results.items()
         ]
     files = pd.DataFrame(rows, columns=list(FILES.columns)).sort_values("recording_id")
@@ -127,37 +132,79 @@ def check_failures(files: pd.DataFrame, config: FetchConfig) -> None:
         raise FetchFailedError(
             f"{len(failed)} of {len(files)} recordings could not be fetched, more than "
             f"fetch.max_failed_share = {config.max_failed_share:g} allows; run again to ask "
-            f"again:\n{reasons}"
+            "again, or after fetch.ask_again_after_days for what a remote source has no more:\n"
+            f"{reasons}"
         )
 
 
 def write_attribution(recordings: pd.DataFrame, files: pd.DataFrame, path: Path) -> None:
     """Writes the credits of all fetched recordings to the CSV file at `path`, sorted by id.
 
+    Column `url` is the page where people see the recording, where there is one.
+
     Args:
-        recordings: Columns recording_id, scientific_name, recordist, licence, attribution, url.
+        recordings: Columns recording_id, scientific_name, recordist, licence, attribution, url and
+            page_url.
         files: Columns recording_id and path.
         path: The CSV file, UTF-8.
     """
     fetched = files.loc[files["path"].notna(), "recording_id"]
-    credits_ = recordings.loc[recordings["recording_id"].isin(fetched), _CREDITS]
+    credits_ = recordings[recordings["recording_id"].isin(fetched)].sort_values("recording_id")
+    credits_ = credits_.assign(url=credits_["page_url"].fillna(credits_["url"]))
     with atomic_path(path) as temporary:
-        credits_.sort_values("recording_id").to_csv(temporary, index=False, lineterminator="\n")
+        credits_[_CREDITS].to_csv(temporary, index=False, lineterminator="\n")
 
 
 def _fetch_all(
-    missing: list[RawFile], source: Source, max_bytes: int, pool: Executor
+    raw_files: list[RawFile], source: Source, config: FetchConfig, pool: Executor
 ) -> dict[RawFile, Stored | _Failure]:
-    """Returns what became of each file that has to be asked for."""
-    fetch = partial(_fetch, source=source, max_bytes=max_bytes)
-    describe = f"fetch {source.name}"
+    """Returns what there is of each file, after asking for what the store does not hold."""
+    results = {raw: raw.stored() or _remembered(raw, config) for raw in raw_files}
+    missing = [raw for raw, result in results.items() if result is None]
+    there = {raw: result for raw, result in results.items() if result is not None}
     if source.is_remote:
-        return {raw: fetch(raw) for raw in tqdm(missing, desc=describe, unit="file")}
+        _fetch_one_by_one(missing, there, source, config.max_bytes)
+        return there
+    fetch = partial(_fetch, source=source, max_bytes=config.max_bytes)
     killed = _Failure("worker_died", "the process that fetched it was killed")
-    return {
-        outcome.item: outcome.value or killed
-        for outcome in run_all(fetch, missing, pool, describe=describe)
-    }
+    for outcome in run_all(fetch, missing, pool, describe=f"fetch {source.name}"):
+        there[outcome.item] = outcome.value or killed
+    return there
+
+
+def _fetch_one_by_one(
+    missing: list[RawFile],
+    there: dict[RawFile, Stored | _Failure],
+    source: Source,
+    max_bytes: int,
+) -> None:
+    """Adds to `there` what becomes of each file that is missing.
+
+    Raises:
+        SourceStoppedError: With how much of it there is.
+    """
+    n_all, n_bytes = len(there) + len(missing), 0
+    bar = tqdm(total=n_all, initial=len(there), desc=f"fetch {source.name}", unit="file")
+    with bar:
+        for raw in missing:
+            try:
+                # A run beside this one, which this one has waited for, may have fetched it.
+                there[raw] = found = raw.stored() or _fetch(raw, source, max_bytes)
+            except SourceStoppedError as error:
+                n_stored = sum(isinstance(result, Stored) for result in there.values())
+                raise SourceStoppedError(
+                    f"{error}\n{n_stored} of {n_all} recordings of {source.name} are in the store; "
+                    "run again to fetch the others"
+                ) from error
+            n_bytes += found.n_bytes if isinstance(found, Stored) else 0
+            bar.set_postfix_str(f"{n_bytes / 1e6:.1f} MB", refresh=False)
+            bar.update()
+
+
+def _remembered(raw: RawFile, config: FetchConfig) -> _Failure | None:
+    """Returns that a remote source had a file no more when it was asked lately, else None."""
+    detail = raw.gone(config.ask_again_after_days)
+    return None if detail is None else _Failure("gone", detail)
 
 
 def _fetch(raw: RawFile, source: Source, max_bytes: int) -> Stored | _Failure:
@@ -167,7 +214,7 @@ def _fetch(raw: RawFile, source: Source, max_bytes: int) -> Stored | _Failure:
         if any(_is_full(cause) for cause in (error, error.__cause__)):
             raise StoreFullError(
                 f"{raw.folder}: no room left on its disk, found out at {raw.recording_id}; make "
-                "room and run again, what is fetched stays"
+                "room and run again, what is fetched stays (of a remote file also the first part)"
             ) from error
         if isinstance(error, OSError):
             raise

@@ -158,9 +158,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = _beside(path)
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -176,7 +176,7 @@ def atomic_dir(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         for entry in [*temporary.rglob("*"), temporary]:
-            _sync(entry)
+            sync(entry)
         if path.exists():
             path.rename(replaced)  # a folder with files in it cannot be renamed over
         try:
@@ -184,10 +184,19 @@ def atomic_dir(path: Path) -> Iterator[Path]:
         except OSError:
             replaced.rename(path)
             raise
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Waits until the file or folder at `path` is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, tree: Mapping[str, object]) -> None:
@@ -271,15 +280,6 @@ def _beside(path: Path) -> Path:
     """Returns a free hidden name in the folder of `path`, which is made, with the same suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.with_name(f".{secrets.token_hex(4)}-{path.name}")
-
-
-def _sync(path: Path) -> None:
-    """Waits until the file or folder at `path` is on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _json_value(value: object, where: str) -> object:

@@ -31,7 +31,7 @@ from bclef.sources.protocol import FetchError, Listing
 from bclef.tables import read_table, write_table
 
 WAV = b"RIFF\0\0\0\0WAVEfmt "
-CONFIG = FetchConfig(max_failed_share=0.1, max_bytes=1000)
+CONFIG = FetchConfig(max_failed_share=0.1, max_bytes=1000, ask_again_after_days=30)
 
 
 @dataclass(frozen=True)
@@ -271,8 +271,10 @@ def test_safe_name_keeps_what_people_read() -> None:
 @pytest.mark.parametrize(
     ("url", "content", "suffix"),
     [
-        ("a.WAV", b"OggS", ".wav"),
-        ("a.mp3?1600000000", WAV, ".mp3"),
+        ("a.WAV", b"OggS", ".ogg"),
+        ("a.mp3?1600000000", WAV, ".wav"),
+        ("a.mp3", b"OggS....", ".ogg"),
+        ("a.MP3?1600000000", b"unheard of", ".mp3"),
         ("download", WAV, ".wav"),
         ("download", b"OggS....", ".ogg"),
         ("download", b"fLaC....", ".flac"),
@@ -286,15 +288,16 @@ def test_safe_name_keeps_what_people_read() -> None:
         ("a.x/../../b", b"x", ""),
     ],
 )
-def test_suffix_is_that_of_the_url_else_that_of_the_content(
-    url: str, content: bytes, suffix: str, tmp_path: Path
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_suffix_is_that_of_the_content_else_that_of_the_url(
+    url: str, content: bytes, suffix: str, is_remote: bool, tmp_path: Path
 ) -> None:
     class Fixed(Shelf):
         def fetch(self, url: str, path: Path, max_bytes: int) -> None:
             path.write_bytes(content)
 
     raw = RawFile("r1", url, None, tmp_path / "raw")
-    stored = raw.fetch(Fixed(tmp_path), max_bytes=100)
+    stored = raw.fetch(Fixed(tmp_path, is_remote), max_bytes=100)
     assert stored.path.name == raw.stem + suffix
     assert raw.stored() == stored
     assert sorted(path.name for path in stored.path.parent.iterdir()) == sorted(
@@ -338,15 +341,26 @@ def test_remote_source_is_asked_here_one_by_one(shelf: Shelf, tmp_path: Path) ->
     assert remote.asked == ["one.wav", "two.wav", "three.wav"]
 
 
+def test_a_local_file_that_is_gone_is_looked_for_each_time(
+    shelf: Shelf, tmp_path: Path, pool: Executor
+) -> None:
+    for _ in range(2):
+        _fetch({"r1": "missing.wav"}, shelf, tmp_path / "store", pool)
+    assert len(shelf.asked) == 2
+
+
 def test_what_a_killed_run_was_writing_is_removed_once_it_has_come_to_rest(tmp_path: Path) -> None:
     old, fresh, whole = (tmp_path / name for name in (".0a-r1.wav", ".0b-r2.wav", "r3.wav"))
-    for path in (old, fresh, whole):
+    parts = [tmp_path / name for name in (".r4.part", ".r4.part.json", ".r5.part")]
+    for path in (old, fresh, whole, *parts):
         path.write_bytes(b"half")
     hours_ago_s = time.time() - 7200
     os.utime(old, (hours_ago_s, hours_ago_s))
     os.utime(whole, (hours_ago_s, hours_ago_s))
+    for path, n_days in zip(parts, (6.9, 6.9, 7.1), strict=True):
+        os.utime(path, (time.time() - n_days * 86_400,) * 2)
     remove_left_behind(tmp_path)
-    assert _left(tmp_path) == [fresh, whole]
+    assert _left(tmp_path) == [fresh, *parts[:2], whole]
 
 
 def test_fetching_clears_what_a_killed_run_left(
@@ -380,7 +394,8 @@ def test_share_of_failures_at_the_limit_passes_and_above_it_fails() -> None:
         check_failures(_files(3, ["gone", "empty", "gone"]), CONFIG)
     assert str(error.value).splitlines() == [
         "3 of 6 recordings could not be fetched, more than fetch.max_failed_share = 0.1 allows; "
-        "run again to ask again:",
+        "run again to ask again, or after fetch.ask_again_after_days for what a remote source has "
+        "no more:",
         "  2 gone, such as r3: why",
         "  1 empty, such as r4: why",
     ]
@@ -404,13 +419,14 @@ def test_credits_are_sorted_and_hold_only_what_was_fetched(tmp_path: Path) -> No
             "licence": ["CC0", "CC-BY", "CC0"],
             "attribution": ["one", "zero", "two"],
             "url": ["u1", "u0", "u2"],
+            "page_url": ["p1", None, "p2"],
         }
     )
     write_attribution(recordings, _files(2, ["gone"]), tmp_path / "ATTRIBUTION.csv")
     assert (tmp_path / "ATTRIBUTION.csv").read_text() == (
         "recording_id,scientific_name,recordist,licence,attribution,url\n"
         "r0,,,CC-BY,zero,u0\n"
-        'r1,Parus major,"Ann ""A"", B",CC0,one,u1\n'
+        'r1,Parus major,"Ann ""A"", B",CC0,one,p1\n'
     )
 
 

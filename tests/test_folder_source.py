@@ -423,14 +423,14 @@ def test_url_of_a_role_that_params_no_longer_name_is_unknown(workspace: Path) ->
 def test_open_sources_keeps_the_order_and_refuses_unknown_names(workspace: Path) -> None:
     section = dict.fromkeys(FolderConfig.model_fields) | {"focal": "a"}
     params = Params("metadata", {"folder": section}, {"folder": "params.yaml"})
-    opened = open_sources(["folder"], params)
+    opened = open_sources(["folder"], params, workspace)
     assert list(opened) == ["folder"]
     assert opened["folder"].name == "folder"
     assert not opened["folder"].is_remote
     with pytest.raises(
-        ConfigError, match="no source is called 'xenocanto'; there are demo, folder"
+        ConfigError, match="no source is called 'xenocanto'; there are demo, folder, xeno"
     ):
-        open_sources(["folder", "xenocanto"], params)
+        open_sources(["folder", "xenocanto"], params, workspace)
 
 
 @pytest.mark.slow

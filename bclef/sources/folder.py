@@ -86,7 +86,7 @@ class FolderSource:
         """Copies the file at `url` to `path`.
 
         Raises:
-            FetchError: `unknown` url, or the file is `gone`, `unreadable`, `too_large` or `changed`.
+            FetchError: `unknown` url; the file is `gone`, `unreadable`, `too_large` or `changed`.
         """
         parts = _URL.fullmatch(url)
         place = self._places().get(parts["role"]) if parts else None

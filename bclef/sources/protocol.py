@@ -34,7 +34,7 @@ LISTED: Mapping[str, str] = {
 }
 """Columns of `Listing.recordings`.
 
-`collection` is where the recording is at home, such as XC, whichever source listed it; `url` is what
+`collection` is where a recording is at home, such as XC, whichever source listed it; `url` is what
 `Source.fetch` understands, `page_url` where people can see it.
 """
 LISTED_ANNOTATIONS: Mapping[str, str] = {
