@@ -36,7 +36,9 @@ _WORDS = {
     "no-derivs": "nd",
     "noderivs": "nd",
 }
-_CC0 = re.compile(r"(?:^|-)(?:cc-?0|publicdomain-zero)(?:-|$)|^pd$")
+_RESERVATIONS = {"all", "but", "except", "no", "non", "not"}
+"""Words that make of a licence something else, such as `not CC0`."""
+_CC0 = re.compile(r"(?:^|-)(?:cc-?0|publicdomain-zero|creative-commons-zero)(?:-|$)|^pd$")
 _CC_BY = re.compile(
     r"(?:^|-)(?:cc|creative-commons|creativecommons-org-licen[cs]es)"
     r"-(by(?:-nc)?(?:-(?:sa|nd))?)(?:-(\d)-(\d))?(?=-|$)"
@@ -82,6 +84,8 @@ def licence_form(text: str | None) -> str:
     words = re.sub(r"[^a-z0-9]+", "-", (text or "").lower()).strip("-")
     for word, code in _WORDS.items():
         words = words.replace(word, code)
+    if not _RESERVATIONS.isdisjoint(words.split("-")):
+        return "unknown"
     found = _CC_BY.search(words)
     if found is None:
         return "CC0" if _CC0.search(words) else "unknown"

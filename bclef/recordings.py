@@ -5,7 +5,8 @@ names, one label per species, one row per id. The decision worth knowing: no row
 Each row that a source listed is either in `recordings` or in `rejected`, with its reason.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -14,11 +15,16 @@ from pydantic import Field
 
 from bclef.config import ConfigError, Section
 from bclef.faults import nearest
-from bclef.normal_forms import Licence, clean_text, in_one_form, typed
-from bclef.sieve import Sieve
+from bclef.labelling import backgrounds_of, labelled, relabelled
+from bclef.naming import SpeciesNames
+from bclef.nomenclature import Taxonomy
+from bclef.normal_forms import clean_text, in_one_form, typed
+from bclef.sieve import CapBy, LicencesConfig, Sieve
 from bclef.sources.protocol import Listing
 from bclef.tables import Schema
-from bclef.taxonomy import CLASSES, SpeciesNames, Synonyms
+from bclef.taxonomy import CLASSES
+
+_LOG = logging.getLogger(__name__)
 
 RECORDINGS = Schema(
     name="recordings",
@@ -87,11 +93,14 @@ class MetadataConfig(Section):
     min_recordings: int = Field(ge=1)
     """Fewest recordings of a species that `species` does not ask for."""
     max_recordings: int | None = Field(ge=1)
-    """Most recordings of one species, best rated first, then by id; null for no limit."""
+    """Most recordings of one species; those of the first source stay first. Null: no limit."""
+    cap_by: CapBy
+    """Which of a source's recordings stay under that limit: best rated, or newest; then by id."""
     min_rating: float = Field(ge=0, le=5)
     """Lowest rating, 0 to 5; unrated recordings are always kept."""
-    licences: tuple[Licence, ...] | None
-    """Licences, without version, that the run accepts; null accepts all, unknown ones too."""
+    drop_same_event: bool
+    """Whether a recording goes that the same person made of the same species on the same day as
+    one of another collection, unless their stated lengths (1 s) or places (0.02 degrees) differ."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +111,7 @@ class Metadata:
     classes: pd.DataFrame
     rejected: pd.DataFrame
     annotations: pd.DataFrame
+    species_names: pd.DataFrame
 
     def counts(self) -> dict[str, object]:
         """Returns the numbers of rows per source and role, per reason, and of classes."""
@@ -118,47 +128,75 @@ class Metadata:
             "n_annotations": len(self.annotations),
             "n_targets": n_targets,
             "n_others": len(self.classes) - n_targets,
+            "n_unmapped_names": self.unmapped_names().size,
         }
+
+    def unmapped_names(self) -> pd.Series:
+        """Returns the names that the eBird taxonomy lacks, sorted; none if there is no such."""
+        is_unmapped = self.species_names["how"] == "unmapped"
+        return self.species_names.loc[is_unmapped, "label"].drop_duplicates().sort_values()
 
 
 def build_recordings(
-    listings: Mapping[str, Listing], config: MetadataConfig, synonyms: Synonyms
+    listings: Mapping[str, Listing],
+    config: MetadataConfig,
+    licences: LicencesConfig,
+    taxonomy: Taxonomy,
 ) -> Metadata:
-    """Returns the tables of recordings, classes, rejected rows and annotations of a run.
+    """Returns the tables of recordings, classes, rejected rows, annotations and names of a run.
+
+    A row under another licence than `licences` allows gives nothing to the recordings: no labels to
+    another row of its id, and no first place before it either.
 
     Args:
         listings: What each source lists, by its name, in the order of preference.
         config: What to keep.
-        synonyms: Accepted scientific names.
+        licences: Under which terms.
+        taxonomy: Accepted scientific names, and codes.
 
     Raises:
         ConfigError: A species asked for is not listed, or none of its recordings may be kept.
     """
-    recordings = in_one_form(
+    listed = in_one_form(
         [listing.recordings for listing in listings.values()], {**RECORDINGS.columns, **_NAMES}
     )
-    is_focal = recordings["role"] == "focal"
-    names = SpeciesNames(
-        recordings["label"].where(is_focal), recordings["scientific_name"].where(is_focal), synonyms
-    )
-    sieve = Sieve(_named(recordings, names))
-    _merge_listed_again(sieve)
-    sieve.drop_unusable(config.licences, config.min_rating)
+    names = SpeciesNames(listed[listed["role"] == "focal"], taxonomy)
+    annotations = _annotations(listings)
+    backgrounds = backgrounds_of(listed)
+    sieve = Sieve(labelled(listed, backgrounds, names))
+    sieve.drop_unusable()
+    sieve.drop_licences(licences)
+    sieve.drop_listed_again()
+    sieve.drop_low_rated(config.min_rating)
+    if config.drop_same_event:
+        sieve.drop_same_event(config.sources)
     targets = _targets(config, names, sieve)
+    _choose(sieve, config, targets)
+    stated = [typed(listing.rejected, REJECTED.columns) for listing in listings.values()]
+    metadata = Metadata(
+        recordings=_by_key(sieve.kept, RECORDINGS),
+        classes=_classes(sieve.kept[sieve.is_focal], names, targets),
+        rejected=_rejected([*stated, *sieve.dropped]),
+        annotations=_annotations_by_label(annotations, names, sieve.kept["recording_id"]),
+        species_names=names.table(_mentioned(backgrounds, annotations)),
+    )
+    if (unmapped := metadata.unmapped_names()).size:
+        _LOG.warning(
+            "the eBird taxonomy lacks %d names, which are labels as they stand: %s ...; %s",
+            unmapped.size,
+            ", ".join(unmapped[:_MOST_SHOWN]),
+            "data/species_names.parquet lists them, taxonomy.synonyms takes other names for them",
+        )
+    return metadata
+
+
+def _choose(sieve: Sieve, config: MetadataConfig, targets: set[str] | None) -> None:
+    """Drops what is not asked for, what is too rare, and what is too much."""
     if targets is not None and not config.keep_others:
         sieve.drop_others(targets)
     sieve.drop_rare(config.min_recordings, targets or set())
     if config.max_recordings is not None:
-        sieve.drop_over_cap(config.max_recordings)
-    annotations = _annotations([listing.annotations for listing in listings.values()], names)
-    is_kept = annotations["recording_id"].isin(sieve.kept["recording_id"])
-    stated = [typed(listing.rejected, REJECTED.columns) for listing in listings.values()]
-    return Metadata(
-        recordings=_by_key(sieve.kept, RECORDINGS),
-        classes=_classes(sieve.kept[sieve.is_focal], names, targets),
-        rejected=_by_key(pd.concat([*stated, *sieve.dropped]), REJECTED),
-        annotations=_by_key(annotations[is_kept], ANNOTATIONS),
-    )
+        sieve.drop_over_cap(config.max_recordings, config.cap_by, config.sources[0])
 
 
 def _by_key(rows: pd.DataFrame, schema: Schema) -> pd.DataFrame:
@@ -167,61 +205,19 @@ def _by_key(rows: pd.DataFrame, schema: Schema) -> pd.DataFrame:
     return unique.sort_values(list(schema.key)).reset_index(drop=True)
 
 
-def _named(recordings: pd.DataFrame, names: SpeciesNames) -> pd.DataFrame:
-    """Returns `recordings` with one label and one name per species, in secondary labels too."""
-    other_roles = recordings["label"].map(names.label, na_action="ignore").astype("string")
-    labels = names.labels.fillna(other_roles)
-    accepted = labels.map(names.scientific_names).astype("string")
-    texts = recordings["secondary_labels"].explode().dropna().drop_duplicates()
-    cleaned = clean_text(texts).fillna("")
-    secondary = {
-        text: names.label(clean) for text, clean in zip(texts, cleaned, strict=True) if clean
-    }
-    named = recordings.assign(
-        label=labels,
-        scientific_name=accepted.fillna(recordings["scientific_name"]),
-    )
-    others = [
-        _others(own, [secondary[text] for text in listed if text in secondary])
-        for _, own, listed in _labels_of(named)
-    ]
-    return named.assign(secondary_labels=pd.Series(others, index=named.index, dtype="object"))
-
-
-def _others(own: str | None, labels: Iterable[str]) -> list[str]:
-    """Returns each of `labels` once, in their order, without the label `own`."""
-    return [label for label in dict.fromkeys(labels) if label != own]
-
-
-def _merge_listed_again(sieve: Sieve) -> None:
-    """Drops all but the first row of each id, and gives their labels to the first."""
-    listed = sieve.kept
-    number = listed.groupby("recording_id").cumcount() + 1
-    details = "row " + number.astype("string") + " of this id: " + listed["source"] + " "
-    sieve.drop(number > 1, "listed_again", details + listed["url"])
-    more: dict[str, list[str]] = {}
-    for recording_id, own, others in _labels_of(listed[number > 1]):
-        more.setdefault(recording_id, []).extend(others if own is None else [own, *others])
-    merged = [
-        _others(own, [*others, *more.get(recording_id, [])])
-        for recording_id, own, others in _labels_of(sieve.kept)
-    ]
-    sieve.kept = sieve.kept.assign(
-        secondary_labels=pd.Series(merged, index=sieve.kept.index, dtype="object")
-    )
-
-
-def _labels_of(recordings: pd.DataFrame) -> Iterator[tuple[str, str | None, list[str]]]:
-    """Gives id, label and secondary labels of each row."""
-    labels = (None if pd.isna(label) else label for label in recordings["label"])
-    yield from zip(recordings["recording_id"], labels, recordings["secondary_labels"], strict=True)
+def _rejected(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """Returns the rows of all parts; of equal ones all but the first are numbered, none is lost."""
+    rows = pd.concat(parts, ignore_index=True)
+    number = rows.groupby(list(REJECTED.key)).cumcount() + 1
+    numbered = rows["detail"] + " (row " + number.astype("string") + " of this kind)"
+    return _by_key(rows.assign(detail=rows["detail"].mask(number > 1, numbered)), REJECTED)
 
 
 def _targets(config: MetadataConfig, names: SpeciesNames, sieve: Sieve) -> set[str] | None:
     """Returns the labels of the species asked for; None when every species is."""
     if config.species is None:
         return None
-    listed = set(names.labels.dropna())
+    listed = names.all_labels
     usable = set(sieve.kept.loc[sieve.is_focal, "label"])
     targets, unlisted, barred = set(), [], []
     for species in config.species:
@@ -234,7 +230,7 @@ def _targets(config: MetadataConfig, names: SpeciesNames, sieve: Sieve) -> set[s
     known = listed | set(names.scientific_names.values())
     faults = [f"no source lists {species!r}; {nearest(species, known)}" for species in unlisted]
     faults += [
-        f"no recording of {species!r} passes; see metadata.licences and metadata.min_rating"
+        f"no recording of {species!r} passes; see licences.allow and metadata.min_rating"
         for species in barred
     ]
     if not faults:
@@ -245,13 +241,38 @@ def _targets(config: MetadataConfig, names: SpeciesNames, sieve: Sieve) -> set[s
     raise ConfigError("\n".join(lines))
 
 
-def _annotations(listed: list[pd.DataFrame], names: SpeciesNames) -> pd.DataFrame:
-    """Returns all annotations by label; of rows that differ in their end only, the longest."""
-    annotations = pd.concat([typed(rows, ANNOTATIONS.columns) for rows in listed])
-    key = list(ANNOTATIONS.key)
-    annotations["recording_id"] = clean_text(annotations["recording_id"])
-    annotations["label"] = clean_text(annotations["label"]).map(names.label).astype("string")
-    return annotations.groupby(key, as_index=False).agg(end_s=("end_s", "max"))
+def _annotations(listings: Mapping[str, Listing]) -> pd.DataFrame:
+    """Returns all annotations as listed, with their source."""
+    rows = pd.concat(
+        [
+            typed(listing.annotations, ANNOTATIONS.columns).assign(source=name)
+            for name, listing in listings.items()
+        ],
+        ignore_index=True,
+    )
+    return rows.assign(
+        recording_id=clean_text(rows["recording_id"]), label=clean_text(rows["label"])
+    )
+
+
+def _annotations_by_label(
+    annotations: pd.DataFrame, names: SpeciesNames, kept_ids: pd.Series
+) -> pd.DataFrame:
+    """Returns those of kept recordings; of rows that differ in their end only, the longest."""
+    kept = annotations[annotations["recording_id"].isin(kept_ids)]
+    kept = kept.assign(label=relabelled(kept["label"], names))
+    longest = kept.groupby(list(ANNOTATIONS.key), as_index=False).agg(end_s=("end_s", "max"))
+    return _by_key(longest, ANNOTATIONS)
+
+
+def _mentioned(backgrounds: pd.DataFrame, annotations: pd.DataFrame) -> pd.DataFrame:
+    """Returns how many recordings mention each name besides their own, by source and place."""
+    columns = {"recording_id": "row", "label": "text"}
+    places = {"background": backgrounds, "annotation": annotations.rename(columns=columns)}
+    rows = pd.concat([rows.assign(place=place) for place, rows in places.items()])
+    return rows.groupby(["source", "place", "text"], as_index=False).agg(
+        n_recordings=("row", "nunique")
+    )
 
 
 def _classes(focal: pd.DataFrame, names: SpeciesNames, targets: set[str] | None) -> pd.DataFrame:

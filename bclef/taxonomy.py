@@ -1,4 +1,4 @@
-"""Names of species: class lists in a fixed order, and synonyms for taxa that were renamed.
+"""Names of species: class lists in a fixed order, and synonyms for names and labels that changed.
 
 The order of labels is a type, `ClassList`, and never a bare list passed around: scores, targets and
 model outputs all mean "class i" by it. Which species become classes is decided in `recordings`.
@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from bclef.tables import Schema, read_table
@@ -127,25 +126,37 @@ def scientific_form(name: str) -> str:
 
 
 class Synonyms:
-    """The accepted scientific name of each name in a table of synonyms.
+    """What a table of synonyms has in place of a scientific name, or of a label.
 
-    Case, white space and Unicode form do not matter; chains are followed to their end.
+    An entry of two or more words is a name: case, white space and Unicode form do not matter. One
+    of a single word is a label, and stands for exactly this label; it may be replaced by another
+    label, or by a name. Chains are followed to their end.
 
     Args:
-        accepted: Accepted name (or the next one in a chain) of each name, as written.
+        accepted: Accepted name or label (or the next one in a chain) of each, as written.
 
     Raises:
-        TaxonomyError: A name with two accepted names, or a circle of names.
+        TaxonomyError: Two accepted names of one, a label in place of a name, or a circle.
     """
 
     def __init__(self, accepted: Mapping[str, str]) -> None:
         steps: dict[str, str] = {}
         for name, target in accepted.items():
-            key, step = scientific_form(name), scientific_form(target)
+            key, step = _entry(name), _entry(target)
             if steps.setdefault(key, step) != step:
                 raise TaxonomyError(f"synonyms: {key!r} is both {steps[key]!r} and {step!r}")
+            if " " in key and " " not in step:
+                raise TaxonomyError(
+                    f"synonyms: the name {key!r} cannot be replaced by the label {step!r}; the "
+                    "label goes first, the name that it stands for second"
+                )
         steps = {name: step for name, step in steps.items() if name != step}
-        self._accepted = {name: _end_of_chain(name, steps) for name in steps}
+        ends = {name: _end_of_chain(name, steps) for name in steps}
+        self._accepted = {name: end for name, end in ends.items() if " " in name}
+        self._replaced = {label: end for label, end in ends.items() if " " not in label}
+        self._names: dict[str, list[str]] = {}
+        for name, end in sorted(self._accepted.items()):
+            self._names.setdefault(end, [end]).append(name)
 
     @classmethod
     def read(cls, path: Path) -> "Synonyms":
@@ -178,10 +189,26 @@ class Synonyms:
         name = scientific_form(scientific_name)
         return self._accepted.get(name, name)
 
-    def accepted_all(self, scientific_names: pd.Series) -> pd.Series:
-        """Returns the accepted name of each of `scientific_names`; null stays null."""
-        unique = scientific_names.dropna().unique()
-        return scientific_names.map({name: self.accepted(name) for name in unique}).astype("string")
+    def same_species(self, scientific_name: str) -> list[str]:
+        """Returns every name that the table has for the species: the accepted one, then sorted.
+
+        A source may still file a species under an old name, so all of them are asked for.
+        """
+        accepted = self.accepted(scientific_name)
+        return list(self._names.get(accepted, [accepted]))
+
+    def replaced(self, label: str) -> str:
+        """Returns the label or the name that the table has in place of `label`; else `label`."""
+        return self._replaced.get(label, label)
+
+    def __contains__(self, scientific_name: object) -> bool:
+        return isinstance(scientific_name, str) and self.accepted(scientific_name) in self._names
+
+
+def _entry(text: str) -> str:
+    """Returns a label as it stands, and a name in `scientific_form`."""
+    words = unicodedata.normalize("NFC", text).split()
+    return words[0] if len(words) == 1 else scientific_form(text)
 
 
 def _end_of_chain(name: str, steps: Mapping[str, str]) -> str:
@@ -192,58 +219,3 @@ def _end_of_chain(name: str, steps: Mapping[str, str]) -> str:
         if passed[-1] in passed[:-1]:
             raise TaxonomyError(f"synonyms go round in a circle: {' -> '.join(passed)}")
     return passed[-1]
-
-
-class SpeciesNames:
-    """One label and one accepted name for each species that a set of recordings names.
-
-    Sources and years disagree: one species under two labels, one label under an old and a new name.
-    Of several labels of an accepted name the one that was given with this very name wins, then the
-    most frequent, then the first in the alphabet; so with the names of one label. A recording with
-    a name only takes the label of that name, or the name itself where no source gives a label.
-
-    Args:
-        labels: Label of each recording as listed, may be null.
-        scientific_names: Scientific name of each recording as listed, may be null.
-        synonyms: Accepted names.
-    """
-
-    def __init__(self, labels: pd.Series, scientific_names: pd.Series, synonyms: Synonyms) -> None:
-        self._synonyms = synonyms
-        accepted = synonyms.accepted_all(scientific_names)
-        name_of_label = labels.map(_most_frequent(labels, accepted)).astype("string")
-        accepted = accepted.fillna(name_of_label)
-        is_accepted = accepted == scientific_names.astype("string").map(scientific_form, "ignore")
-        label_of_name = _most_frequent(accepted, labels, is_accepted)
-        unified = accepted.map(label_of_name).astype("string").fillna(labels).fillna(accepted)
-        self._label_of_name: dict[str, str] = _most_frequent(accepted, unified)
-        self.scientific_names = _most_frequent(unified, accepted)
-        """The accepted name of each label, but of those that no source names."""
-        self._label_of_label = _most_frequent(labels, unified) | {
-            label: label for label in unified.dropna().unique()
-        }
-        self.labels = unified
-        """The label of each recording, in the order and with the index of the arguments."""
-
-    def label(self, text: str) -> str:
-        """Returns the label that `text`, a label or a name, stands for; `text` if it is unknown."""
-        if text in self._label_of_label:
-            return self._label_of_label[text]
-        return self._label_of_name.get(self._synonyms.accepted(text), text)
-
-
-def _most_frequent(
-    keys: pd.Series, values: pd.Series, preferred: pd.Series | None = None
-) -> dict[str, str]:
-    """Returns the value that stands most often beside each key, `preferred` ones first."""
-    pairs = pd.DataFrame({"key": keys, "value": values})
-    pairs["preferred"] = False if preferred is None else preferred.fillna(False).astype(bool)
-    counts = (
-        pairs.dropna()
-        .groupby(["key", "value"], as_index=False)
-        .agg(preferred=("preferred", "max"), n_rows=("preferred", "size"))
-    )
-    best = counts.sort_values(
-        ["preferred", "n_rows", "value"], ascending=[False, False, True]
-    ).drop_duplicates("key")
-    return dict(zip(best["key"], best["value"], strict=True))

@@ -23,13 +23,15 @@ RECORDINGS_NEEDS = {
     "licence": "string?",
     "attribution": "string",
     "url": "string",
+    "page_url": "string?",
     "source_sha256": "string?",
 }
 
 if __name__ == "__main__":
     with stage("fetch") as run, executor() as pool:
         config = run.params.section(FetchConfig, "fetch")
-        sources = open_sources(run.params.value("metadata.sources", tuple[str, ...]), run.params)
+        names = run.params.value("metadata.sources", tuple[str, ...])
+        sources = open_sources(names, run.params, run.store_root)
         recordings = read_table(Path("data/recordings.parquet"), RECORDINGS_NEEDS)
         files = fetch_recordings(recordings, sources, run.store_root, config, pool)
         write_table(files, Path("data/files.parquet"), FILES)

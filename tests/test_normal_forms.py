@@ -21,11 +21,42 @@ from bclef.normal_forms import clean_text, in_one_form, iso_dates, licence_form,
         ("cc0", "CC0"),
         ("PD", "CC0"),
         ("CC BY-NC-SA-4.0", "CC-BY-NC-SA-4.0"),
+        ("CC_BY_NC_4_0", "CC-BY-NC-4.0"),
+        ("Creative Commons Attribution Non-Commercial Share Alike 3.0", "CC-BY-NC-SA-3.0"),
+        ("http://creativecommons.org/licenses/by-nc-sa/3.0/us/", "CC-BY-NC-SA-3.0"),
+        ("Creative Commons Zero 1.0", "CC0"),
     ],
 )
 def test_licence_is_read_in_every_known_spelling(text: str, form: str) -> None:
     assert licence_form(text) == form
     assert licence_form(form) == form
+
+
+@pytest.mark.parametrize("version", ["2.5", "3.0", "4.0"])
+@pytest.mark.parametrize(
+    ("code", "form", "words"),
+    [
+        ("by", "CC-BY", "Attribution"),
+        ("by-nc", "CC-BY-NC", "Attribution-NonCommercial"),
+        ("by-sa", "CC-BY-SA", "Attribution-ShareAlike"),
+        ("by-nc-sa", "CC-BY-NC-SA", "Attribution-NonCommercial-ShareAlike"),
+        ("by-nd", "CC-BY-ND", "Attribution-NoDerivatives"),
+        ("by-nc-nd", "CC-BY-NC-ND", "Attribution-NonCommercial-NoDerivs"),
+    ],
+)
+def test_each_licence_is_read_as_every_source_states_it(
+    code: str, form: str, words: str, version: str
+) -> None:
+    assert licence_form(f"cc-{code}") == form
+    for text in (
+        f"https://creativecommons.org/licenses/{code}/{version}/",
+        f"//creativecommons.org/licenses/{code}/{version}/",
+        f"http://creativecommons.org/licenses/{code}/{version}/legalcode",
+        f"Creative Commons {words} {version}",
+        f"cc-{code}-{version}",
+    ):
+        assert licence_form(text) == f"{form}-{version}"
+        assert without_version(licence_form(text)) == form
 
 
 @pytest.mark.parametrize(
@@ -41,6 +72,12 @@ def test_licence_is_read_in_every_known_spelling(text: str, form: str) -> None:
         "acc by",
         "photo by CC",
         "CC-BYE",
+        "C",
+        "not CC0",
+        "CC BY-NC, all rights reserved",
+        "anything but CC-BY",
+        "https://creativecommons.org/publicdomain/mark/1.0/",
+        "https://creativecommons.org/licenses/nc-sa/1.0/",
     ],
 )
 def test_licence_that_is_not_stated_for_certain_is_unknown(text: str | None) -> None:

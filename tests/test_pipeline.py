@@ -1,10 +1,6 @@
 """The whole graph on a small demo, in its own workspaces: twice cold, then once to no effect."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -13,46 +9,17 @@ import pytest
 from bclef.config import Params
 from bclef.sources.aviary import DemoConfig
 from bclef.sources.world import plan_world
+from tests.workspaces import run, workspace_at
 
-REPOSITORY = Path(__file__).parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.timeout(1500)]
-
-
-def run(workspace: Path, *command: str) -> str:
-    # Kept apart from the workspace of whoever runs the tests, which may itself be a DVC stage.
-    environment = {key: text for key, text in os.environ.items() if not key.startswith("DVC_")}
-    environment |= {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(workspace),
-        "BCLEF_TRACKING": "spool",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-    }
-    finished = subprocess.run(
-        command, cwd=workspace, env=environment, capture_output=True, text=True, check=False
-    )
-    assert finished.returncode == 0, f"{' '.join(command)}:\n{finished.stdout}\n{finished.stderr}"
-    return finished.stdout
-
-
-def small_workspace(place: Path) -> Path:
-    """Copies what git tracks, without results, as a repository with the recipe `smoke` applied."""
-    names = subprocess.run(
-        ("git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"),
-        cwd=REPOSITORY, capture_output=True, text=True, check=True,
-    ).stdout.split("\0")  # fmt: skip
-    for name in filter(None, names):
-        if (REPOSITORY / name).is_file() and name != "dvc.lock":
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(REPOSITORY / name, place / name)
-    run(place, "git", "init", "--quiet")
-    run(place, sys.executable, "-m", "bclef.recipe", "--apply", "smoke")
-    run(place, "dvc", "repro", "--quiet")
-    return place
 
 
 @pytest.fixture(scope="module")
 def workspaces(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return [small_workspace(tmp_path_factory.mktemp(name)) for name in ("first", "second")]
+    made = [workspace_at(tmp_path_factory.mktemp(name), "smoke") for name in ("first", "second")]
+    for workspace in made:
+        run(workspace, "dvc", "repro", "--quiet")
+    return made
 
 
 def tables(workspace: Path) -> dict[str, bytes]:

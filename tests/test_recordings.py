@@ -1,12 +1,16 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from bclef.config import ConfigError
+from bclef.ebird import Ebird
+from bclef.naming import SPECIES_NAMES
+from bclef.nomenclature import Taxonomy
 from bclef.recordings import (
     ANNOTATIONS,
     RECORDINGS,
@@ -15,6 +19,7 @@ from bclef.recordings import (
     MetadataConfig,
     build_recordings,
 )
+from bclef.sieve import LicencesConfig
 from bclef.sources.protocol import LISTED_ANNOTATIONS, LISTED_REJECTED, Listing, listed_frame
 from bclef.tables import read_table, write_table
 from bclef.taxonomy import CLASSES, Synonyms
@@ -29,8 +34,9 @@ def _config(**changes: object) -> MetadataConfig:
         "keep_others": True,
         "min_recordings": 1,
         "max_recordings": None,
+        "cap_by": "rating",
         "min_rating": 0.0,
-        "licences": None,
+        "drop_same_event": True,
     }
     return MetadataConfig.model_validate({**fields, **changes})
 
@@ -62,16 +68,28 @@ def _listing(
 
 
 def _build(
-    rows: Sequence[Row], synonyms: Mapping[str, str] | None = None, **changes: object
+    rows: Sequence[Row], synonyms: Mapping[str, str] | None = None, **changes: Any
 ) -> Metadata:
-    return build_recordings({"a": _listing(rows)}, _config(**changes), Synonyms(synonyms or {}))
+    return _build_all({"a": _listing(rows)}, synonyms, **changes)
+
+
+def _build_all(
+    listings: Mapping[str, Listing],
+    synonyms: Mapping[str, str] | None = None,
+    licences: tuple[str, ...] | None = None,
+    ebird: Ebird | None = None,
+    **changes: object,
+) -> Metadata:
+    config = _config(**{"sources": tuple(listings), **changes})
+    allowed = LicencesConfig(allow=licences)
+    return build_recordings(listings, config, allowed, Taxonomy(Synonyms(synonyms or {}), ebird))
 
 
 def _reasons(metadata: Metadata) -> dict[str, str]:
     return dict(zip(metadata.rejected["recording_id"], metadata.rejected["reason"], strict=True))
 
 
-def _column(metadata: Metadata, column: str) -> dict[str, object]:
+def _column(metadata: Metadata, column: str) -> dict[str, Any]:
     rows = metadata.recordings
     return dict(zip(rows["recording_id"], rows[column], strict=True))
 
@@ -82,12 +100,13 @@ def test_tables_pass_their_own_schemas_and_come_back_equal(tmp_path: Path) -> No
         [{"recording_id": "s1", "start_s": 0.0, "end_s": 5.0, "label": "gretit1"}],
         [{"recording_id": "q", "stage": "metadata", "reason": "restricted", "detail": "no file"}],
     )
-    metadata = build_recordings({"a": listing}, _config(), Synonyms({}))
+    metadata = _build_all({"a": listing})
     tables = (
         (metadata.recordings, RECORDINGS),
         (metadata.classes, CLASSES),
         (metadata.rejected, REJECTED),
         (metadata.annotations, ANNOTATIONS),
+        (metadata.species_names, SPECIES_NAMES),
     )
     for table, schema in tables:
         write_table(table, tmp_path / "t.parquet", schema)
@@ -181,7 +200,7 @@ def test_label_that_was_unified_is_also_renamed_in_secondary_labels_and_annotati
         ],
         [{"recording_id": "5", "start_s": 1.0, "end_s": 2.0, "label": "rocpig1"}],
     )
-    metadata = build_recordings({"a": listing}, _config(), Synonyms({}))
+    metadata = _build_all({"a": listing})
     assert _column(metadata, "secondary_labels")["4"] == ["rocpig"]
     assert metadata.annotations["label"].tolist() == ["rocpig"]
 
@@ -194,7 +213,7 @@ def test_id_listed_twice_is_kept_once_with_the_labels_of_both() -> None:
             _row("1", "x", source="b", url="third"),
         ]
     )
-    metadata = build_recordings({"a": first, "b": second}, _config(), Synonyms({}))
+    metadata = _build_all({"a": first, "b": second})
     assert _column(metadata, "url") == {"1": "first", "2": "https://example.org/2"}
     assert _column(metadata, "secondary_labels")["1"] == ["y", "z"]
     assert metadata.rejected["detail"].tolist() == [
@@ -206,6 +225,58 @@ def test_id_listed_twice_is_kept_once_with_the_labels_of_both() -> None:
 def test_ids_that_differ_in_unicode_form_only_are_one_id() -> None:
     metadata = _build([_row("e\u0301"), _row(" \u00e9 ")])
     assert metadata.recordings["recording_id"].tolist() == ["\u00e9"]
+
+
+def test_row_of_an_id_that_no_run_can_use_gives_way_to_one_that_it_can() -> None:
+    metadata = _build([_row("1", None), _row("1", "x", url="second")])
+    assert _column(metadata, "url") == {"1": "second"}
+    assert metadata.rejected["reason"].tolist() == ["no_label"]
+
+
+def test_low_rating_of_the_first_listing_is_not_evaded_by_a_second() -> None:
+    rows = [_row("1", rating=1.0), _row("1", rating=5.0), _row("2")]
+    metadata = _build(rows, min_rating=3.0)
+    assert metadata.recordings["recording_id"].tolist() == ["2"]
+    assert metadata.rejected["reason"].tolist() == ["listed_again", "low_rating"]
+
+
+def test_equal_rejections_of_one_id_are_numbered() -> None:
+    rows = [_row("1", licence=None), _row("1", licence=None), _row("2")]
+    metadata = _build_all({"a": _listing(rows)}, licences=("CC0",))
+    assert metadata.rejected["detail"].tolist() == ["unknown", "unknown (row 2 of this kind)"]
+
+
+def _upload(recording_id: str, source: str, collection: str, **changes: Any) -> Row:
+    event = {"recordist": "Ana", "recorded_on": "2021-05-03", "collection": collection}
+    return _row(recording_id, **{"label": "x", "source": source, **event, **changes})
+
+
+def test_upload_to_a_second_collection_goes_and_leaves_its_secondary_labels() -> None:
+    listings = {
+        "b": _listing([_upload("XC1", "b", "XC", secondary_labels=["y"])]),
+        "a": _listing([_upload("iNat1", "a", "iNat", secondary_labels=["z", "y", "x"])]),
+    }
+    metadata = _build_all(listings)
+    assert _column(metadata, "secondary_labels") == {"XC1": ["y", "z"]}
+    assert metadata.rejected[["recording_id", "reason", "detail"]].to_numpy().tolist() == [
+        ["iNat1", "same_event", "kept as XC1"]
+    ]
+    kept = _build_all(listings, drop_same_event=False)
+    assert kept.recordings["recording_id"].tolist() == ["XC1", "iNat1"]
+
+
+def test_species_of_two_names_are_one_for_the_same_event_too() -> None:
+    rows = [
+        _upload("1", "a", "XC", label=None, scientific_name="Parus caeruleus"),
+        _upload("2", "a", "iNat", label="blutit", scientific_name="Cyanistes caeruleus"),
+    ]
+    metadata = _build(rows, {"Parus caeruleus": "Cyanistes caeruleus"})
+    assert list(_reasons(metadata).values()) == ["same_event"]
+
+
+def test_only_focal_recordings_can_be_the_same_event() -> None:
+    rows = [_row("1", "x"), _upload("2", "a", "XC", role="noise")]
+    assert _build([*rows, _upload("3", "a", "iNat", role="noise")]).rejected.empty
 
 
 def test_rare_species_is_dropped_unless_asked_for() -> None:
@@ -265,6 +336,46 @@ def test_species_that_nobody_lists_are_all_named_with_the_nearest_name() -> None
     ]
 
 
+def test_names_that_the_edition_lacks_are_counted_listed_and_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rows = [
+        _row("1", None, scientific_name="Parus major", secondary_labels=["Parus vetus"]),
+        _row("2", None, scientific_name="Hyla nova"),
+        _row("3", None, scientific_name="hyla NOVA", source="b"),
+        _row("4", None, role="soundscape", annotated=True),
+    ]
+    taxon = {"CATEGORY": "species", "SPECIES_CODE": "gretit1", "SCI_NAME": "Parus major"}
+    annotated = {"recording_id": "4", "start_s": 0.0, "end_s": 1.0, "label": "gretit1"}
+    metadata = _build_all(
+        {"a": _listing(rows, [annotated])}, ebird=Ebird([{**taxon, "REPORT_AS": ""}])
+    )
+    assert _column(metadata, "label")["1"] == "gretit1"
+    assert metadata.counts()["n_unmapped_names"] == 1
+    assert metadata.unmapped_names().tolist() == ["Hyla nova"]
+    assert "the eBird taxonomy lacks 1 names, which are labels as they stand: Hyla nova" in (
+        caplog.text
+    )
+    shown = metadata.species_names[["source", "place", "listed", "how", "n_recordings"]]
+    assert shown.to_numpy().tolist() == [
+        ["a", "annotation", "gretit1", "source_label", 1],
+        ["a", "background", "Parus vetus", "unlisted", 1],
+        ["a", "recording", "Hyla nova", "unmapped", 1],
+        ["a", "recording", "Parus major", "ebird", 1],
+        ["b", "recording", "hyla NOVA", "unmapped", 1],
+    ]
+
+
+def test_species_is_asked_for_by_its_code_in_the_edition() -> None:
+    taxon = {"CATEGORY": "species", "SPECIES_CODE": "gretit1", "SCI_NAME": "Parus major"}
+    rows = [_row("1", "Great tit", scientific_name="Parus major"), _row("2", "x")]
+    metadata = _build_all(
+        {"a": _listing(rows)}, species=("gretit1",), ebird=Ebird([{**taxon, "REPORT_AS": ""}])
+    )
+    assert metadata.classes["label"].tolist() == ["Great tit", "x"]
+    assert metadata.classes["target"].tolist() == [True, False]
+
+
 def test_species_asked_for_but_filtered_out_is_an_error() -> None:
     with pytest.raises(ConfigError, match="no recording of 'x' passes"):
         _build([_row("1", "x", rating=1.0), _row("2", "y")], species=("x",), min_rating=3.0)
@@ -308,6 +419,24 @@ def test_cap_keeps_the_best_rated_then_the_first_ids_of_each_species() -> None:
     assert _reasons(metadata) == dict.fromkeys("ade", "species_over_cap")
 
 
+def test_cap_by_date_keeps_the_newest_and_the_undated_last() -> None:
+    dates = {"a": None, "b": "2015-06", "c": "2015-06-23", "d": "2020", "e": "2015-06-23"}
+    rows = [_row(name, recorded_on=date, rating=5.0) for name, date in dates.items()]
+    metadata = _build(rows, max_recordings=2, cap_by="newest")
+    assert sorted(_reasons(metadata)) == ["a", "b", "e"]
+    assert metadata.rejected["detail"].tolist()[0] == "gretit1: place 5 by newest"
+
+
+@pytest.mark.parametrize("cap_by", ["rating", "newest"])
+def test_cap_drops_nothing_of_the_first_source_before_the_others(cap_by: str) -> None:
+    old = [_row(name, source="b", rating=1.0, recorded_on="1990-01-01") for name in ("p", "q")]
+    new = [_row(name, rating=5.0, recorded_on="2020-01-01") for name in ("r", "s")]
+    listings = {"b": _listing(old), "a": _listing(new)}
+    for most, gone in ((3, ["s"]), (2, ["r", "s"]), (1, ["q", "r", "s"])):
+        metadata = _build_all(listings, max_recordings=most, cap_by=cap_by)
+        assert sorted(_reasons(metadata)) == gone
+
+
 def test_only_accepted_licences_stay_in_every_role() -> None:
     rows = [
         _row("1", licence="CC BY-NC-ND 4.0"),
@@ -315,7 +444,7 @@ def test_only_accepted_licences_stay_in_every_role() -> None:
         _row("3", licence=None),
         _row("4", None, role="noise", licence="all rights reserved"),
     ]
-    metadata = _build(rows, licences=("CC0", "CC-BY"))
+    metadata = _build_all({"a": _listing(rows)}, licences=("CC0", "CC-BY"))
     assert _reasons(metadata) == dict.fromkeys("134", "licence")
     assert _column(metadata, "licence") == {"2": "CC-BY-4.0"}
 
@@ -329,13 +458,13 @@ def test_annotations_written_twice_are_one_and_those_of_dropped_recordings_go() 
     rows = [_row("1"), _row("s", None, role="soundscape", annotated=True)]
     stretch: Row = {"recording_id": "s", "start_s": 1.0, "end_s": 4.0, "label": "gretit1"}
     annotations = [stretch, stretch, {**stretch, "end_s": 6.0}, {**stretch, "recording_id": "t"}]
-    metadata = build_recordings({"a": _listing(rows, annotations)}, _config(), Synonyms({}))
+    metadata = _build_all({"a": _listing(rows, annotations)})
     assert metadata.annotations.to_dict("records") == [{**stretch, "end_s": 6.0}]
 
 
 def test_what_a_source_rejects_is_handed_on() -> None:
     stated: Row = {"recording_id": "q", "stage": "metadata", "reason": "restricted", "detail": "-"}
-    metadata = build_recordings({"a": _listing([_row("1")], (), [stated])}, _config(), Synonyms({}))
+    metadata = _build_all({"a": _listing([_row("1")], (), [stated])})
     assert metadata.rejected.to_dict("records") == [stated]
 
 
@@ -353,6 +482,7 @@ def test_counts_are_per_source_role_and_reason() -> None:
         "n_annotations": 0,
         "n_targets": 1,
         "n_others": 1,
+        "n_unmapped_names": 0,
     }
 
 
@@ -384,8 +514,8 @@ def _random_rows(rng: np.random.Generator, n_rows: int) -> list[Row]:
 def test_every_listed_row_is_kept_or_rejected_with_its_reason(seed: int) -> None:
     rng = np.random.default_rng(seed)
     rows = _random_rows(rng, 300)
-    metadata = _build(
-        rows,
+    metadata = _build_all(
+        {"a": _listing(rows)},
         min_recordings=int(rng.integers(1, 5)),
         max_recordings=int(rng.integers(5, 30)),
         min_rating=2.0,
@@ -421,5 +551,5 @@ def test_order_of_the_rows_does_not_matter() -> None:
 @pytest.mark.slow
 def test_a_hundred_thousand_rows_pass() -> None:
     listing = _listing(_random_rows(np.random.default_rng(1), 100_000))
-    metadata = build_recordings({"a": listing}, _config(min_recordings=5), Synonyms({}))
+    metadata = _build_all({"a": listing}, min_recordings=5)
     assert len(metadata.recordings) > 40_000

@@ -105,11 +105,39 @@ def test_name_without_synonym_comes_back_in_one_form() -> None:
     assert Synonyms({}).accepted(" turdus  MERULA ") == "Turdus merula"
 
 
-def test_null_names_stay_null() -> None:
-    names = pd.Series(["a b", None, "X y"], dtype="string")
-    accepted = Synonyms({"A b": "X y"}).accepted_all(names)
-    assert accepted.isna().tolist() == [False, True, False]
-    assert accepted.dropna().tolist() == ["X y", "X y"]
+def test_all_names_of_a_species_are_had_by_any_of_them() -> None:
+    synonyms = Synonyms({"B b": "C c", "Z z": "B b", "A a": "C c", "X x": "Y y", "lab": "C c"})
+    for name in ("A a", "b  B", "C c", "Z z"):
+        assert synonyms.same_species(name) == ["C c", "A a", "B b", "Z z"]
+    assert synonyms.same_species("turdus MERULA") == ["Turdus merula"]
+    assert "c c" in synonyms
+    assert "Turdus merula" not in synonyms
+
+
+def test_single_word_is_a_label_and_keeps_its_letters(tmp_path: Path) -> None:
+    synonyms = _synonyms(
+        tmp_path / "s.csv",
+        "name,accepted_name\nmallar,mallar3\nROPI,rocpig\nrocpig,Columba livia\n",
+    )
+    assert synonyms.replaced("mallar") == "mallar3"
+    assert synonyms.replaced("Mallar") == "Mallar"
+    assert synonyms.replaced("ROPI") == "Columba livia"
+    assert synonyms.accepted("mallar") == "Mallar"
+    assert synonyms.same_species("Columba livia") == ["Columba livia"]
+
+
+def test_name_is_not_replaced_by_a_label() -> None:
+    with pytest.raises(TaxonomyError, match=r"'Columba livia' cannot be replaced by .* 'rocpig'"):
+        Synonyms({"Columba livia": "rocpig"})
+
+
+def test_table_that_comes_with_the_project_has_the_known_renames() -> None:
+    synonyms = Synonyms.read(Path(__file__).parents[1] / "taxonomy" / "synonyms.csv")
+    assert synonyms.replaced("mallar") == "mallar3"
+    assert synonyms.replaced("rufant1") == "rufant7"
+    assert synonyms.replaced("rocpig1") == synonyms.replaced("rocpig")
+    names = {synonyms.accepted(f"{genus} maculicaudus") for genus in ("Antiurus", "Hydropsalis")}
+    assert len(names) == 1
 
 
 def test_name_that_is_its_own_accepted_name_is_no_circle() -> None:
