@@ -19,7 +19,7 @@ from bclef.labelling import backgrounds_of, labelled, relabelled
 from bclef.naming import SpeciesNames
 from bclef.nomenclature import Taxonomy
 from bclef.normal_forms import clean_text, in_one_form, typed
-from bclef.sieve import CapBy, LicencesConfig, Sieve
+from bclef.sieve import REJECTED, CapBy, LicencesConfig, Sieve
 from bclef.sources.protocol import Listing
 from bclef.tables import Schema
 from bclef.taxonomy import CLASSES
@@ -54,13 +54,6 @@ RECORDINGS = Schema(
     },
 )
 """`role` is focal, soundscape or noise; a rating of 0, or none, is unrated."""
-
-REJECTED = Schema(
-    name="rejected",
-    key=("recording_id", "reason", "detail"),
-    columns={"recording_id": "string", "stage": "string", "reason": "string", "detail": "string"},
-)
-"""An id that was listed twice is in `recordings` once and here once: the id alone is no key."""
 
 ANNOTATIONS = Schema(
     name="annotations",
@@ -172,7 +165,10 @@ def build_recordings(
         sieve.drop_same_event(config.sources)
     targets = _targets(config, names, sieve)
     _choose(sieve, config, targets)
-    stated = [typed(listing.rejected, REJECTED.columns) for listing in listings.values()]
+    stated = [
+        typed(listing.rejected.assign(source=source), REJECTED.columns)
+        for source, listing in listings.items()
+    ]
     metadata = Metadata(
         recordings=_by_key(sieve.kept, RECORDINGS),
         classes=_classes(sieve.kept[sieve.is_focal], names, targets),

@@ -9,9 +9,23 @@ from pydantic import AfterValidator, Field
 from bclef.config import Section
 from bclef.events import same_events
 from bclef.normal_forms import Licence, licence_form, without_version
+from bclef.tables import Schema
 
 CapBy = Literal["rating", "newest"]
 _ROLES = ("focal", "soundscape", "noise")
+
+REJECTED = Schema(
+    name="rejected",
+    key=("recording_id", "reason", "detail"),
+    columns={
+        "recording_id": "string",
+        "source": "string",
+        "stage": "string",
+        "reason": "string",
+        "detail": "string",
+    },
+)
+"""An id that was listed twice is in `recordings` once and here once: the id alone is no key."""
 
 
 def _known_form(text: str) -> str:
@@ -59,7 +73,7 @@ class Sieve:
     def drop(self, is_out: pd.Series, reason: str, details: pd.Series) -> None:
         """Moves the rows where `is_out` is true from `kept` to `dropped`; null is false."""
         chosen = is_out.fillna(False).astype(bool)
-        out = self.kept.loc[chosen, ["recording_id"]]
+        out = self.kept.loc[chosen, ["recording_id", "source"]]
         self.dropped.append(out.assign(stage="metadata", reason=reason, detail=details[chosen]))
         self.kept = self.kept[~chosen]
 

@@ -16,8 +16,8 @@ import pandas as pd
 
 from bclef.naming import SPECIES_NAMES
 from bclef.nomenclature import Taxonomy
-from bclef.recordings import ANNOTATIONS, RECORDINGS, REJECTED, MetadataConfig, build_recordings
-from bclef.sieve import LicencesConfig
+from bclef.recordings import ANNOTATIONS, RECORDINGS, MetadataConfig, build_recordings
+from bclef.sieve import REJECTED, LicencesConfig
 from bclef.sources.protocol import LISTED_ANNOTATIONS, LISTED_REJECTED, Listing, listed_frame
 from bclef.tables import write_table
 from bclef.taxonomy import CLASSES, Synonyms

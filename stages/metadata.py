@@ -4,8 +4,8 @@ from pathlib import Path
 
 from bclef.naming import SPECIES_NAMES
 from bclef.nomenclature import Taxonomy, TaxonomyConfig
-from bclef.recordings import ANNOTATIONS, RECORDINGS, REJECTED, MetadataConfig, build_recordings
-from bclef.sieve import LicencesConfig
+from bclef.recordings import ANNOTATIONS, RECORDINGS, MetadataConfig, build_recordings
+from bclef.sieve import REJECTED, LicencesConfig
 from bclef.sources import open_sources
 from bclef.stage import stage
 from bclef.tables import write_table

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from bclef.config import ConfigError
 from bclef.nomenclature import Taxonomy
-from bclef.recordings import RECORDINGS, REJECTED, Metadata, MetadataConfig, build_recordings
-from bclef.sieve import LicencesConfig
+from bclef.recordings import RECORDINGS, Metadata, MetadataConfig, build_recordings
+from bclef.sieve import REJECTED, LicencesConfig
 from bclef.sources.competition import CompetitionConfig, CompetitionSource
 from bclef.sources.competition_layouts import parse_list
 from bclef.sources.protocol import (

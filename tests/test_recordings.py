@@ -14,12 +14,11 @@ from bclef.nomenclature import Taxonomy
 from bclef.recordings import (
     ANNOTATIONS,
     RECORDINGS,
-    REJECTED,
     Metadata,
     MetadataConfig,
     build_recordings,
 )
-from bclef.sieve import LicencesConfig
+from bclef.sieve import REJECTED, LicencesConfig
 from bclef.sources.protocol import LISTED_ANNOTATIONS, LISTED_REJECTED, Listing, listed_frame
 from bclef.tables import read_table, write_table
 from bclef.taxonomy import CLASSES, Synonyms
@@ -465,7 +464,7 @@ def test_annotations_written_twice_are_one_and_those_of_dropped_recordings_go() 
 def test_what_a_source_rejects_is_handed_on() -> None:
     stated: Row = {"recording_id": "q", "stage": "metadata", "reason": "restricted", "detail": "-"}
     metadata = _build_all({"a": _listing([_row("1")], (), [stated])})
-    assert metadata.rejected.to_dict("records") == [stated]
+    assert metadata.rejected.to_dict("records") == [stated | {"source": "a"}]
 
 
 def test_counts_are_per_source_role_and_reason() -> None:
