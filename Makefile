@@ -40,6 +40,8 @@ check: $(READY)  ## lint, format, spelling, types, architecture
 	python -m pytest -q tests/test_architecture.py
 
 bench: $(READY)  ## run the benchmarks of bench/
+	python -m bench.metadata
+	python -m bench.duplicates
 	python -m bench
 
 lock: $(READY)   ## compile requirements/*.txt again from pyproject.toml

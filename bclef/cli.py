@@ -111,6 +111,34 @@ def predict(
 
 
 @main.command()
+@click.option(
+    "--workspace",
+    default=".",
+    show_default=True,
+    type=_Place(),
+    help="Folder with the `data` folder of a run.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=_Place(dir_okay=False),
+    help="CSV file for every row that was taken out, with its stage, reason and detail.",
+)
+def data(workspace: Path, output: Path | None) -> None:
+    """Show how many recordings were listed, taken out and kept, and the most suspicious ones."""
+    from bclef import dataview, tables  # noqa: PLC0415  (pandas takes most of a second)
+
+    try:
+        view = dataview.view_data(workspace)
+        if output:
+            with tables.atomic_path(output) as temporary:
+                view.rejected.to_csv(temporary, index=False)
+    except (tables.TableError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(view.text, nl=False)
+
+
+@main.command()
 def track() -> None:
     """Send what the pipeline's stages recorded to MLflow."""
     if find_spec("mlflow") is None:

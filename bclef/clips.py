@@ -11,10 +11,11 @@ bytes are those that were encoded.
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,11 +37,13 @@ CLIPS = Schema(
         "recording_id": "string",
         "path": "string?",
         "n_samples": "int64?",
+        "duration_s": "float64?",
         "pcm_hash": "string?",
         "fingerprint": "binary?",
         "peak_dbfs": "float32?",
         "rms_dbfs": "float32?",
         "clipped_share": "float32?",
+        "flatness": "float32?",
         "source_sample_rate_hz": "int64?",
         "n_channels": "int64?",
         "duplicate_of": "string?",
@@ -53,7 +56,8 @@ CLIPS = Schema(
 
 `pcm_hash` is of the mono int16 samples at the project's rate that go into the encoder: equal for
 the same sound in WAV and FLAC, or under other names and tags. Levels leave a constant offset out.
-Errors: those of fetching and of `audio.DecodeError`, and damaged, silent, too_short, worker_died.
+`flatness` is that of `meters.FlatnessMeter`. Errors: those of fetching and of `audio.DecodeError`,
+and damaged, worker_died, too_short, silent, clipped, noise_like.
 """
 
 _CODE = ("bclef.audio", "bclef.containers", "bclef.fingerprints", "bclef.meters", "bclef.clips")
@@ -64,6 +68,7 @@ _MEASURES = {
     "peak_dbfs": float,
     "rms_dbfs": float,
     "clipped_share": float,
+    "flatness": float | None,
     "source_sample_rate_hz": int,
     "n_channels": int,
 }
@@ -78,6 +83,15 @@ class ClipsFailedError(Exception):
     """More files were of no use than the run accepts."""
 
 
+class NoiseLikeConfig(Section):
+    """Which short focal recordings are refused as steady noise."""
+
+    max_duration_s: float = Field(gt=0)
+    """Longer recordings are never refused for it, seconds: a bird may sing after much noise."""
+    min_flatness: float = Field(gt=0, lt=1)
+    """Flatness from which on a recording is noise: stationary noise has .5 to .57, 0 to 1."""
+
+
 class ResampleConfig(Section):
     """Section `resample`: which recordings are of use."""
 
@@ -85,6 +99,10 @@ class ResampleConfig(Section):
     """Shorter recordings are refused as too_short, seconds."""
     silent_dbfs: float = Field(ge=FLOOR_DBFS, le=0)
     """Recordings of a lower RMS level are refused as silent, dBFS; noise recordings too."""
+    max_clipped_share: float | None = Field(ge=0, le=1)
+    """Focal recordings with a larger share of clipped samples are refused as clipped; or null."""
+    noise_like: NoiseLikeConfig | None
+    """When a focal recording is refused as noise_like, or null for never."""
     max_failed_share: float = Field(ge=0, le=1)
     """Largest share of fetched files that may be of no use before the stage fails, 0 to 1."""
     duplicates: DuplicatesConfig
@@ -125,7 +143,8 @@ def make_clips(
 
     Args:
         files: Columns recording_id, path, sha256, error and detail.
-        recordings: Columns recording_id, role and annotated, for choosing among duplicates.
+        recordings: Columns recording_id, role and annotated; role and annotated choose among
+            duplicates, and some rules are for focal recordings only.
         store_root: Folder of the audio store; clips go to `clips/`.
         config: What is of use; the share of failures is for `check_failures`.
         sample_rate_hz: Of all clips.
@@ -138,10 +157,13 @@ def make_clips(
     jobs = _jobs(fetched, store_root, sample_rate_hz)
     _check_present(jobs)
     outcomes = run_all(_make_clip, jobs, pool, describe="resample")
-    rows = [
-        {"recording_id": recording_id, **_judge(outcome.item, outcome.value, store_root, config)}
-        for recording_id, outcome in zip(fetched["recording_id"], outcomes, strict=True)
-    ]
+    roles = recordings.set_index("recording_id")["role"].loc[fetched["recording_id"]]
+    rows = []
+    for (recording_id, role), outcome in zip(roles.items(), outcomes, strict=True):
+        row = _row(outcome.item, outcome.value, store_root)
+        if "error" not in row and (refused := _refusal(row, role, config)):
+            row |= {"path": None, "error": refused[0], "detail": refused[1]}
+        rows.append({"recording_id": recording_id, **row})
     unfetched = files.loc[files["error"].notna(), ["recording_id", "error", "detail"]]
     clips = pd.concat([pd.DataFrame(rows, columns=list(CLIPS.columns)), unfetched])
     clips = clips.astype(empty_table(CLIPS).dtypes)
@@ -240,22 +262,37 @@ def _encode(job: _Job) -> dict[str, object]:
     return meter.measures() | source
 
 
-def _judge(
-    job: _Job, found: dict[str, object] | None, store_root: Path, config: ResampleConfig
-) -> dict[str, object]:
-    """Returns the row of a clip, but for its id: measures, and path or error."""
+def _row(job: _Job, found: dict[str, object] | None, store_root: Path) -> dict[str, object]:
+    """Returns the row of a clip, but for its id: path and measures, or error and detail."""
     if found is None:
         return {"error": "worker_died", "detail": f"the process that decoded {job.raw.name} died"}
     if "error" in found:
         return found
-    row = found | {"fingerprint": base64.b64decode(str(found["fingerprint"]))}
-    duration_s = float(str(found["n_samples"])) / job.sample_rate_hz
-    level_dbfs = float(str(found["rms_dbfs"]))
-    if duration_s < config.min_duration_s:
-        return row | {"error": "too_short", "detail": f"{duration_s:.3f} s"}
-    if level_dbfs < config.silent_dbfs:
-        return row | {"error": "silent", "detail": f"RMS level {level_dbfs:.1f} dBFS"}
-    return row | {"path": job.clip.relative_to(store_root).as_posix()}
+    return found | {
+        "path": job.clip.relative_to(store_root).as_posix(),
+        "duration_s": float(str(found["n_samples"])) / job.sample_rate_hz,
+        "fingerprint": base64.b64decode(str(found["fingerprint"])),
+    }
+
+
+def _refusal(row: Mapping[str, Any], role: str, config: ResampleConfig) -> tuple[str, str] | None:
+    """Returns why a clip is of no use and what was measured, or None if it is of use."""
+    duration_s, level_dbfs = row["duration_s"], row["rms_dbfs"]
+    clipped_share, flatness = row["clipped_share"], row["flatness"] or 0.0
+    most, rule = config.max_clipped_share, config.noise_like
+    is_clipped = most is not None and clipped_share > most
+    is_noise = rule and duration_s <= rule.max_duration_s and flatness >= rule.min_flatness
+    rules = (
+        (duration_s < config.min_duration_s, "too_short", f"{duration_s:.3f} s"),
+        (level_dbfs < config.silent_dbfs, "silent", f"RMS level {level_dbfs:.1f} dBFS"),
+        (role == "focal" and is_clipped, "clipped", f"{clipped_share:.1%} of the samples"),
+        (
+            role == "focal" and is_noise,
+            "noise_like",
+            f"{duration_s:.2f} s, flatness {flatness:.2f}",
+        ),
+    )
+    return next(((reason, detail) for applies, reason, detail in rules if applies), None)
 
 
 def _counts(reasons: pd.Series) -> dict[str, int]:

@@ -4,7 +4,8 @@ Duplicates between training and validation flatter every score, and duplicates w
 a bird double. Exact ones share the hash of their samples. For the others every word of every
 fingerprint is looked up in one sorted index of all words; two words that agree vote for a pair of
 clips at an offset, and each pair with votes is judged by the bits of its whole overlap. The work
-grows with the number of words, not of pairs.
+grows with the number of words, not of pairs (`python -m bench.duplicates`). In memory are, for each
+word, its 6 bytes, the 8 of its place in the index and some bits that say which words there are.
 """
 
 import logging
@@ -30,7 +31,10 @@ _NEIGHBOURS = (-16, -12, -8, -4, 4, 8, 12, 16)
 _NEIGHBOUR_ERROR_RATE = 0.35
 _OFFSETS_PER_PAIR = 5
 _FRAMES_AT_ONCE = 500_000
+_WORD_SHIFT, _ALL_FRAMES = np.uint64(32), np.uint64(2**32 - 1)
 _LOG = logging.getLogger(__name__)
+
+Positions = npt.NDArray[np.int64]
 
 
 class DuplicatesConfig(Section):
@@ -91,26 +95,69 @@ def matching_pairs(
 
 @dataclass(frozen=True)
 class _Words:
-    """The fingerprints of all clips end to end."""
+    """The fingerprints of all clips end to end, and an index of their words."""
 
     frames: Frames
-    clip: npt.NDArray[np.int64]
-    """Clip of each frame."""
-    place: npt.NDArray[np.int64]
-    """Place of each frame in its clip."""
     starts: npt.NDArray[np.int64]
     """First frame of each clip, and the end of the last: [N + 1]."""
+    index: npt.NDArray[np.uint64]
+    """Word << 32 | frame of every frame that is not silent, sorted."""
+    present: npt.NDArray[np.uint8]
+    """Bits set where `_slot` puts the words of `index`, 16 bits or more per frame."""
+    repeated: npt.NDArray[np.uint8]
+    """The same of words that occur twice or more."""
 
     @classmethod
     def join(cls, parts: Sequence[Frames]) -> "_Words":
-        lengths = np.array([len(part) for part in parts], np.int64)
-        starts = np.concatenate([[0], np.cumsum(lengths)])
-        clip = np.repeat(np.arange(len(parts)), lengths)
+        starts = np.concatenate([[0], np.cumsum([len(part) for part in parts], dtype=np.int64)])
         frames = np.concatenate([np.zeros(0, FRAME), *parts])
-        return cls(frames, clip, np.arange(len(frames)) - starts[clip], starts)
+        index = frames["word"].astype(np.uint64)
+        index <<= _WORD_SHIFT
+        index |= np.arange(len(frames), dtype=np.uint32)
+        index.sort()
+        index = index[np.searchsorted(index, 1 << _WORD_SHIFT) :]  # word 0 is silence
+        present = np.zeros(2 ** min(29, len(frames).bit_length() + 1), np.uint8)
+        repeated = np.zeros_like(present)
+        for first in range(0, len(index), _FRAMES_AT_ONCE):
+            words = (index[first : first + _FRAMES_AT_ONCE + 1] >> _WORD_SHIFT).astype(np.uint32)
+            np.bitwise_or.at(present, *_slot(words, present))
+            np.bitwise_or.at(repeated, *_slot(words[1:][words[1:] == words[:-1]], repeated))
+        return cls(frames, starts, index, present, repeated)
 
     def of(self, clip: int) -> Frames:
         return self.frames[self.starts[clip] : self.starts[clip + 1]]
+
+    def clips(self, places: Positions) -> Positions:
+        """Returns the clip of each frame."""
+        return np.searchsorted(self.starts, places, side="right") - 1
+
+    def find(
+        self, probes: npt.NDArray[np.uint32], slots: npt.NDArray[np.uint8]
+    ) -> tuple[Positions, Positions]:
+        """Returns (which probe, which frame) where words equal a probe that `slots` may hold."""
+        byte, bit = _slot(probes, slots)
+        asked = np.flatnonzero(slots[byte] & bit)
+        # Sorted probes walk through the index once; in other orders each one misses the cache.
+        asked = asked[np.argsort(probes[asked])]
+        words = probes[asked].astype(np.uint64)
+        first = np.searchsorted(self.index, words << _WORD_SHIFT)
+        found = self.index[np.minimum(first, len(self.index) - 1)] >> _WORD_SHIFT == words
+        asked, first, words = asked[found], first[found], words[found]
+        n_hits = np.searchsorted(self.index, words << _WORD_SHIFT | _ALL_FRAMES, "right") - first
+        telling = n_hits <= _MOST_COMMON
+        asked, first, n_hits = asked[telling], first[telling], n_hits[telling]
+        nth = np.arange(n_hits.sum()) - np.repeat(np.cumsum(n_hits) - n_hits, n_hits)
+        hits = self.index[np.repeat(first, n_hits) + nth] & _ALL_FRAMES
+        return np.repeat(asked, n_hits), hits.astype(np.int64)
+
+
+def _slot(
+    words: npt.NDArray[np.uint32], slots: npt.NDArray[np.uint8]
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]:
+    """Returns the (byte, bit) of each word in a table whose size is a power of 2."""
+    # The multiplier is 2**32 over the golden ratio: it spreads words over the upper bits.
+    slot = words * np.uint32(2_654_435_769) >> np.uint32(30 - len(slots).bit_length())
+    return slot >> np.uint32(3), np.uint8(1) << (slot & np.uint32(7)).astype(np.uint8)
 
 
 def _best_first(usable: pd.DataFrame, recordings: pd.DataFrame) -> npt.NDArray[np.int64]:
@@ -152,10 +199,10 @@ def _candidates(words: _Words) -> npt.NDArray[np.int64]:
     n_clips, span = len(words.starts) - 1, 2 * int(np.diff(words.starts).max(initial=0)) + 1
     ballots = [np.zeros(0, np.int64)]
     for mine, theirs in _agreements(words):
-        one, other = words.clip[mine], words.clip[theirs]
-        offset = np.where(one < other, 1, -1) * (words.place[mine] - words.place[theirs])
+        one, other = words.clips(mine), words.clips(theirs)
+        offset = (mine - words.starts[one]) - (theirs - words.starts[other])
         pair = np.minimum(one, other) * n_clips + np.maximum(one, other)
-        ballots.append(pair * span + offset + span // 2)
+        ballots.append(pair * span + np.where(one < other, offset, -offset) + span // 2)
     keys, votes = np.unique(np.concatenate(ballots), return_counts=True)
     keys = keys[np.lexsort((-votes, keys // span))]
     pair = keys // span
@@ -164,44 +211,35 @@ def _candidates(words: _Words) -> npt.NDArray[np.int64]:
     return np.stack([one, other, keys[is_chosen] % span - span // 2], axis=1)
 
 
-def _agreements(words: _Words) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Yields positions of frames whose words agree, but for weak bits of the first of the two."""
-    order = np.argsort(words.frames["word"], kind="stable")
-    values, firsts, counts = np.unique(
-        words.frames["word"][order], return_index=True, return_counts=True
-    )
-    # Word 0 is silence, and very common words would make pairs of everything.
-    telling = (values != 0) & (counts <= _MOST_COMMON)
-    for start in range(0, len(order), _FRAMES_AT_ONCE):
+def _agreements(words: _Words) -> Iterator[tuple[Positions, Positions]]:
+    """Yields places of frames whose words agree, but for weak bits of the first of the two."""
+    for start in range(0, len(words.frames), _FRAMES_AT_ONCE):
         frames = words.frames[start : start + _FRAMES_AT_ONCE]
-        for mask in fingerprints.probe_masks(frames):
-            probe = frames["word"] ^ mask
-            # Sorted probes walk through the index once; in other orders each one misses the cache.
-            asked = np.argsort(probe)
-            found = np.minimum(np.searchsorted(values, probe[asked]), len(values) - 1)
-            is_hit = (values[found] == probe[asked]) & telling[found] & (frames["word"][asked] != 0)
-            n_hits = counts[found[is_hit]]
-            mine = np.repeat(start + asked[is_hit], n_hits)
-            nth = np.arange(len(mine)) - np.repeat(np.cumsum(n_hits) - n_hits, n_hits)
-            theirs = order[np.repeat(firsts[found[is_hit]], n_hits) + nth]
+        heard = np.flatnonzero(frames["word"])
+        for subset, mask in enumerate(fingerprints.probe_masks(frames[heard])):
+            # The word as it is (subset 0) at least finds itself.
+            slots = words.present if subset else words.repeated
+            asked, theirs = words.find(frames["word"][heard] ^ mask, slots)
+            mine = start + heard[asked]
+            elsewhere = words.clips(mine) != words.clips(theirs)
+            mine, theirs = mine[elsewhere], theirs[elsewhere]
             agree = _neighbours_agree(words, mine, theirs)
             yield mine[agree], theirs[agree]
 
 
-def _neighbours_agree(
-    words: _Words, mine: npt.NDArray[np.int64], theirs: npt.NDArray[np.int64]
-) -> npt.NDArray[np.bool_]:
-    """Returns which pairs of frames lie in different clips and agree in the words around, too."""
-    last = len(words.clip) - 1
+def _neighbours_agree(words: _Words, mine: Positions, theirs: Positions) -> npt.NDArray[np.bool_]:
+    """Returns which pairs of frames agree in the words around, too, as far as their clips reach."""
+    one, other = words.clips(mine), words.clips(theirs)
+    earliest = np.maximum(words.starts[one] - mine, words.starts[other] - theirs)
+    latest = np.minimum(words.starts[one + 1] - mine, words.starts[other + 1] - theirs)
     n_wrong, n_compared = np.zeros(len(mine), np.int64), np.zeros(len(mine), np.int64)
     for step in _NEIGHBOURS:
-        one, other = np.clip(mine + step, 0, last), np.clip(theirs + step, 0, last)
-        inside = (words.clip[one] == words.clip[mine]) & (words.clip[other] == words.clip[theirs])
-        wrong = np.bitwise_count(words.frames["word"][one] ^ words.frames["word"][other])
-        n_wrong += np.where(inside, wrong, 0)
+        inside = (earliest <= step) & (step < latest)
+        here = words.frames["word"][np.where(inside, mine + step, mine)]
+        there = words.frames["word"][np.where(inside, theirs + step, mine)]
+        n_wrong += np.bitwise_count(here ^ there)
         n_compared += N_BITS * inside
-    is_pair = words.clip[mine] != words.clip[theirs]
-    return is_pair & (n_wrong <= _NEIGHBOUR_ERROR_RATE * n_compared)
+    return n_wrong <= _NEIGHBOUR_ERROR_RATE * n_compared
 
 
 def _is_match(one: Frames, other: Frames, offset_frames: int, config: DuplicatesConfig) -> bool:

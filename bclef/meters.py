@@ -1,9 +1,14 @@
-"""Measures of a wave while it streams by: length, hash, fingerprint, levels, clipping."""
+"""Measures of a wave while it streams by: length, hash, fingerprint, levels, clipping, flatness.
+
+Source: the ratio of geometric to arithmetic mean of power is the spectral flatness of A. H. Gray
+and J. D. Markel, 1974; here it is taken over time, bin by bin, so a noise may have any colour.
+"""
 
 import base64
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from bclef import audio
 from bclef.audio import Wave
@@ -13,6 +18,61 @@ FLOOR_DBFS = -150.0
 """Level of digital silence, whose logarithm is not finite."""
 _CLIPPED = 0.99
 """Samples from here on count as clipped; resampling moves clipped ones off the exact full scale."""
+_LOWEST_HZ, _HIGHEST_HZ = 500.0, 9_000.0
+"""Below is hum, above is what MP3 at 64 kb/s leaves out now and then."""
+_FRAME_S = 0.032
+_N_BANDS = 16
+_LEAST_POWER = 1e-12
+"""Power of a bin that counts as nothing: a 16-bit dither has 1e-8 and more."""
+
+
+class FlatnessMeter:
+    """Tells steady noise of any colour from sound in which something happens.
+
+    In each bin of a spectrogram the geometric mean of the power over time is divided by the
+    arithmetic one: 0.56 (e to the power of minus Euler's constant) for stationary Gaussian noise,
+    close to 0 where a bird sings now and then, 1 for a steady tone. The ratio of the liveliest of
+    16 bands between 500 Hz and 9 kHz is the flatness, so a narrow call in noise counts.
+    """
+
+    def __init__(self, sample_rate_hz: int) -> None:
+        self._frame_samples = round(_FRAME_S * sample_rate_hz)
+        self._taper = np.hanning(self._frame_samples).astype(np.float32)
+        edges_hz = np.linspace(_LOWEST_HZ, _HIGHEST_HZ, _N_BANDS + 1)
+        edges = np.round(edges_hz * self._frame_samples / sample_rate_hz).astype(np.int64)
+        self._bins = slice(int(edges[0]), int(edges[-1]))
+        self._firsts = edges[:-1] - edges[0]
+        self._widths = np.diff(edges)
+        self._rest = np.zeros(0, np.float32)
+        self._powers = np.zeros(edges[-1] - edges[0])
+        self._logs = np.zeros(edges[-1] - edges[0])
+        self._n_frames = 0
+
+    def update(self, block: Wave) -> None:
+        """Takes the next samples, float32 [T]."""
+        samples = np.concatenate([self._rest, block])
+        step = self._frame_samples // 2
+        n_frames = max(0, (len(samples) - self._frame_samples) // step + 1)
+        if n_frames:
+            views = np.lib.stride_tricks.sliding_window_view(samples, self._frame_samples)
+            self._add(views[::step])
+        self._rest = samples[n_frames * step :]
+
+    def flatness(self) -> float | None:
+        """Returns the flatness so far, 0 to 1; None without a frame that holds any sound."""
+        if not self._n_frames:
+            return None
+        means = np.maximum(self._powers / self._n_frames, _LEAST_POWER)
+        ratios = np.exp(self._logs / self._n_frames) / means
+        return float((np.add.reduceat(ratios, self._firsts) / self._widths).min())
+
+    def _add(self, frames: npt.NDArray[np.float32]) -> None:
+        spectra = np.fft.rfft(frames * self._taper, axis=1)[:, self._bins]
+        powers = spectra.real**2 + spectra.imag**2
+        powers = powers[powers.max(axis=1) > _LEAST_POWER]  # digital silence is no part of a noise
+        self._powers += powers.sum(axis=0, dtype=np.float64)
+        self._logs += np.log(np.maximum(powers, _LEAST_POWER)).sum(axis=0, dtype=np.float64)
+        self._n_frames += len(powers)
 
 
 class Meter:
@@ -28,6 +88,7 @@ class Meter:
         self._total = self._energy = 0.0
         self._digest = audio.PcmHash()
         self._fingerprinter = Fingerprinter(sample_rate_hz)
+        self._flatness = FlatnessMeter(sample_rate_hz)
 
     def metered(self, blocks: Iterable[Wave]) -> Iterator[Wave]:
         """Yields the blocks as they are."""
@@ -40,6 +101,7 @@ class Meter:
             self._energy += float(exact @ exact)
             self._digest.update(block)
             self._fingerprinter.update(block)
+            self._flatness.update(block)
             yield block
 
     def measures(self) -> dict[str, object]:
@@ -54,6 +116,7 @@ class Meter:
             "peak_dbfs": _dbfs(self.peak**2),
             "rms_dbfs": _dbfs(power),
             "clipped_share": self._n_clipped / n_samples,
+            "flatness": self._flatness.flatness(),
         }
 
 

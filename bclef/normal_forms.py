@@ -11,17 +11,12 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-Licence = Literal[
-    "CC0",
-    "CC-BY",
-    "CC-BY-SA",
-    "CC-BY-NC",
-    "CC-BY-NC-SA",
-    "CC-BY-ND",
-    "CC-BY-NC-ND",
-    "unknown",
+OpenLicence = Literal[
+    "CC0", "CC-BY", "CC-BY-SA", "CC-BY-NC", "CC-BY-NC-SA", "CC-BY-ND", "CC-BY-NC-ND"
 ]
-"""The licence forms without their version."""
+"""The forms of known licences, without their version."""
+Licence = Literal[OpenLicence, "unknown"]
+"""The same and what is none of them."""
 
 _VERBATIM = ("url", "page_url", "source_sha256")
 """Text that names a thing outside, where another Unicode form would name nothing."""

@@ -98,7 +98,7 @@ def _context(inputs: ReportInputs) -> dict[str, Any]:
         "class_axis": axis([0.5, 1.0, *(r.value for r in shown[1] if r.value)]) if shown else None,
         "phases": curve_charts(inputs.curves),
         "sources": inputs.recordings.value_counts(["source", "role"], sort=False).sort_index(),
-        "losses": losses(inputs.rejected, inputs.files, inputs.clips),
+        "losses": losses(inputs.rejections),
         "holdings": holdings(inputs.index, inputs.sample_rate_hz),
         "rounds": rounds(inputs.metrics, inputs.label_masses),
         "heard": _heard(inputs),

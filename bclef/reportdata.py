@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bclef.rejections import STAGES
+
 Tree = Mapping[str, Any]
 
 
@@ -26,37 +28,19 @@ class Loss:
     """How many."""
 
 
-def losses(
-    rejected: pd.DataFrame | None, files: pd.DataFrame | None, clips: pd.DataFrame | None
-) -> list[Loss]:
-    """Returns how many recordings were lost at each stage for each reason, most first."""
-    reasons: list[pd.DataFrame] = []
-    if rejected is not None:
-        reasons.append(rejected[["stage", "reason"]])
-    if files is not None:
-        reasons.append(_reasons("fetch", files["error"]))
-    if clips is not None:
-        # A file that was never fetched has been counted there.
-        fetched = clips if files is None else clips.merge(
-            files.loc[files["error"].isna(), ["recording_id"]], on="recording_id"
-        )  # fmt: skip
-        reasons.append(_reasons("resample", fetched["error"]))
-        reasons.append(_reasons("features", fetched["duplicate_kind"] + " duplicate"))
-    if not reasons:
-        return []
-    order = {"metadata": 0, "fetch": 1, "resample": 2, "features": 3}
-    counted = pd.concat(reasons).groupby(["stage", "reason"]).size().reset_index(name="n")
-    told = [
-        Loss(stage, reason, int(n))
-        for stage, reason, n in zip(counted["stage"], counted["reason"], counted["n"], strict=True)
-    ]
+def losses(rejections: pd.DataFrame) -> list[Loss]:
+    """Returns how many recordings were lost at each stage for each reason, most first.
+
+    Args:
+        rejections: Columns stage and reason, a row for each that was taken out.
+    """
+    counted = rejections.groupby(["stage", "reason"]).size().reset_index(name="n")
+    told = [Loss(*row) for row in counted.itertuples(index=False)]
+    order = {stage: place for place, stage in enumerate(STAGES)}
     return sorted(
-        told, key=lambda loss: (order.get(loss.stage, 4), -loss.n_recordings, loss.reason)
+        told,
+        key=lambda loss: (order.get(loss.stage, len(order)), -loss.n_recordings, loss.reason),
     )
-
-
-def _reasons(stage: str, reasons: pd.Series) -> pd.DataFrame:
-    return pd.DataFrame({"stage": stage, "reason": reasons.dropna().astype("string")})
 
 
 def holdings(index: pd.DataFrame | None, sample_rate_hz: int) -> list[tuple[str, int, float]]:

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from bclef.frontend import FrontEndConfig
+from bclef.rejections import read_rejections
 from bclef.tables import TableError, read_json, read_table
 
 RECORDINGS_NEEDS = {
@@ -28,9 +29,6 @@ CLASSES_NEEDS = {
     "common_name": "string?",
     "target": "bool",
 }
-REJECTED_NEEDS = {"recording_id": "string", "stage": "string", "reason": "string"}
-FILES_NEEDS = {"recording_id": "string", "error": "string?"}
-CLIPS_NEEDS = {"recording_id": "string", "error": "string?", "duplicate_kind": "string?"}
 FEATURE_INDEX_NEEDS = {"recording_id": "string", "role": "string", "n_samples": "int64"}
 PER_CLASS_NEEDS = {
     "label": "string",
@@ -58,12 +56,8 @@ class ReportInputs:
     """recording_id, source, role, recordist, licence, annotated."""
     classes: pd.DataFrame
     """label, scientific_name, common_name of the target classes."""
-    rejected: pd.DataFrame | None
-    """recording_id, stage, reason."""
-    files: pd.DataFrame | None
-    """recording_id, error."""
-    clips: pd.DataFrame | None
-    """recording_id, error, duplicate_kind."""
+    rejections: pd.DataFrame
+    """recording_id, stage, reason of all that was taken out so far."""
     index: pd.DataFrame | None
     """recording_id, role, n_samples of the feature store."""
     per_class: pd.DataFrame | None
@@ -102,9 +96,7 @@ def read_report_inputs(root: Path, front_end: FrontEndConfig, sample_rate_hz: in
     return ReportInputs(
         recordings=read_table(data / "recordings.parquet", RECORDINGS_NEEDS),
         classes=classes[classes["target"]].reset_index(drop=True),
-        rejected=_optional(data / "rejected.parquet", REJECTED_NEEDS),
-        files=_optional(data / "files.parquet", FILES_NEEDS),
-        clips=_optional(data / "clips.parquet", CLIPS_NEEDS),
+        rejections=read_rejections(data).rows,
         index=_optional(data / "features/index.parquet", FEATURE_INDEX_NEEDS),
         per_class=_optional(data / "evaluation/per_class.parquet", PER_CLASS_NEEDS),
         windows=windows,

@@ -25,14 +25,15 @@ REPOSITORY = Path(__file__).parents[1]
 FLOORS = {
     0: "audio codehash columns config containers declared dotted faults parallel pools "
     "provenance redaction stage tables tracking",
-    1: "archive clips duplicates failures features fingerprints leaks meters normal_forms rawfiles "
-    "recordings sidecars sieve skipped sources splits store taxonomy windowscores",
+    1: "archive clips duplicates ebird events failures features fingerprints labelling leaks "
+    "meters naming nomenclature normal_forms rawfiles recordings rejections sidecars sieve "
+    "skipped sources splits store suspicion taxonomy windowscores",
     2: "augment averaging checkpoints clipsampling crops dataset frontend holdout intervals losses "
     "metrics modelfiles models objective scorecards spectrogram truth",
     3: "baseline inference phases phasesetup postprocess pseudolabels training validation",
-    4: "cli detections evaluation export exportfolder figures graphs ledger outoffold parity "
-    "credits recipe report reportdata reportinputs reportscores runtime scanning shipping soundscapes "
-    "spools summary",
+    4: "cli credits dataview detections evaluation export exportfolder figures graphs ledger "
+    "outoffold parity recipe report reportdata reportinputs reportscores runtime scanning shipping "
+    "soundscapes spools summary",
 }
 """Modules of bclef by floor. A module imports its own floor or a lower one; 0 is the ground."""
 

@@ -9,7 +9,13 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
+from bclef.archive import FILES
 from bclef.cli import main
+from bclef.clips import CLIPS
+from bclef.recordings import RECORDINGS
+from bclef.sieve import REJECTED
+from bclef.tables import write_table
+from tests.rows import rows_of
 
 
 @pytest.fixture
@@ -142,6 +148,87 @@ def test_module_is_a_command_too():
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "RECORDINGS" in done.stdout
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """A workspace in which the metadata stage has run, with a hostile name."""
+    rows = [
+        {
+            "recording_id": recording_id, "source": source, "role": "focal", "label": "gretit1",
+            "secondary_labels": [], "recordist": None, "attribution": "x", "url": "u",
+            "recorded_on": "2024-05-01", "annotated": False,
+        }
+        for recording_id, source in (("a", "demo"), ("b", "demo"), ("c\x1b[2J\n\u202e", "folder"))
+    ]  # fmt: skip
+    taken = [
+        {
+            "recording_id": name, "source": source, "stage": "metadata", "reason": reason,
+            "detail": "x, y",
+        }
+        for name, source, reason in (
+            ("z", "demo", "licence"), ("y", "web", "licence"), ("a", "folder", "listed_twice"),
+        )
+    ]  # fmt: skip
+    data = tmp_path / "data"
+    write_table(rows_of(RECORDINGS, rows), data / "recordings.parquet", RECORDINGS)
+    write_table(rows_of(REJECTED, taken), data / "rejected.parquet", REJECTED)
+    return tmp_path
+
+
+def test_data_is_shown_after_the_first_stage_and_says_what_has_not_run(listed):
+    done = run("data", "--workspace", listed)
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    assert lines[:5] == [
+        "all  demo  folder  web  stage     reason",
+        "  6     3       2    1  listed",
+        "  2     1       -    1  metadata  licence",
+        "  1     -       1    -  metadata  listed_twice",
+        "  3     2       1    -  kept",
+    ]
+    assert "Stage fetch has not run here yet." in lines
+    assert "Stage resample has not run here yet." in lines
+    assert "No fold is trained yet: wrong labels are not looked for." in lines
+    assert done.output.count("no recordist") == 3
+
+
+def test_data_of_strangers_moves_no_cursor(listed):
+    output = run("data", "--workspace", listed).output
+    assert "c\\x1b[2J\\n\\u202e" in output
+    assert all(char == "\n" or char.isprintable() for char in output)
+
+
+def test_data_counts_what_later_stages_took_out(listed):
+    files = [
+        {"recording_id": "a", "path": "raw/a"},
+        {"recording_id": "b", "error": "gone", "detail": "HTTP 404"},
+    ]
+    clips = [
+        {"recording_id": "a", "error": "silent", "detail": "RMS level -99.0 dBFS"},
+        {"recording_id": "b", "error": "gone", "detail": "HTTP 404"},
+    ]
+    write_table(rows_of(FILES, files), listed / "data/files.parquet", FILES)
+    write_table(rows_of(CLIPS, clips), listed / "data/clips.parquet", CLIPS)
+    output = listed / "all.csv"
+    done = run("data", "--workspace", listed, "-o", output)
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[4:7] == [
+        "  1     1       -    -  fetch     gone",
+        "  1     1       -    -  resample  silent",
+        "  1     -       1    -  kept",
+    ]
+    assert "has not run" not in done.output
+    table = pd.read_csv(output)
+    assert table["reason"].tolist() == ["listed_twice", "licence", "licence", "gone", "silent"]
+    assert table.columns.tolist() == ["recording_id", "source", "stage", "reason", "detail"]
+
+
+def test_data_without_any_table_says_what_to_run(tmp_path):
+    done = run("data", "--workspace", tmp_path)
+    assert done.exit_code == 1
+    assert "no such table; run the stage that writes it" in done.output
+    assert done.output.startswith("Error: ")
 
 
 def test_tracking_outside_a_workspace_says_so(tmp_path, monkeypatch):

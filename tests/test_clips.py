@@ -15,6 +15,7 @@ from bclef import audio, clips
 from bclef.clips import (
     CLIPS,
     ClipsFailedError,
+    NoiseLikeConfig,
     ResampleConfig,
     StoreError,
     check_failures,
@@ -23,12 +24,15 @@ from bclef.clips import (
 )
 from bclef.parallel import executor
 from bclef.tables import read_table, write_table
+from tests.sounds import song
 
 RATE_HZ = 32_000
 CONFIG = ResampleConfig.from_tree(
     {
         "min_duration_s": 0.5,
         "silent_dbfs": -80.0,
+        "max_clipped_share": None,
+        "noise_like": None,
         "max_failed_share": 0.5,
         "duplicates": {
             "max_bit_error_rate": 0.25,
@@ -51,6 +55,7 @@ class Archive:
     def __init__(self, root):
         self.root = root
         self.rows = {}
+        self.roles = {}
         (root / "raw").mkdir()
 
     def put(self, name, wave, sample_rate_hz=RATE_HZ, **options):
@@ -74,9 +79,9 @@ class Archive:
 
     @property
     def recordings(self):
-        return pd.DataFrame(
-            {"recording_id": self.files["recording_id"], "role": "focal", "annotated": False}
-        )
+        ids = self.files["recording_id"]
+        roles = [self.roles.get(recording_id, "focal") for recording_id in ids]
+        return pd.DataFrame({"recording_id": ids, "role": roles, "annotated": False})
 
     def clips(self, n_workers=0, config=CONFIG):
         with executor(n_workers=n_workers) as pool:
@@ -138,6 +143,46 @@ def test_every_useless_recording_is_a_row_with_its_reason(archive):
     write_table(made, archive.root / "clips.parquet", CLIPS)
     again = read_table(archive.root / "clips.parquet", CLIPS)
     assert again["error"].notna().sum() == 9
+
+
+def test_clipped_focal_recordings_are_refused_where_a_limit_is_set(archive):
+    loud = np.clip(30 * noise(2), -1, 1)
+    archive.put("loud.wav", loud)
+    archive.put("scape.wav", np.clip(30 * noise(2, seed=1), -1, 1))
+    archive.put("fair.wav", noise(2, seed=2))
+    archive.roles["scape.wav"] = "soundscape"
+    assert archive.clips()["error"].isna().all()
+    share = float((np.abs(loud) >= 0.99).mean())
+    for limit, expected in ((share - 0.01, "clipped"), (share + 0.01, "")):
+        made = archive.clips(config=CONFIG.model_copy(update={"max_clipped_share": limit}))
+        assert made["error"].fillna("").to_dict() == {
+            "loud.wav": expected,
+            "scape.wav": "",
+            "fair.wav": "",
+        }
+    made = archive.clips(config=CONFIG.model_copy(update={"max_clipped_share": 0.5}))
+    assert made.loc["loud.wav", "detail"] == f"{share:.1%} of the samples"
+    assert made.loc["loud.wav", "clipped_share"] == pytest.approx(share, abs=1e-3)
+
+
+def test_one_second_of_noise_is_refused_but_not_as_noise_nor_when_longer(archive):
+    rule = NoiseLikeConfig(max_duration_s=1.5, min_flatness=0.45)
+    archive.put("noise.wav", noise(1))
+    archive.put("role.wav", noise(1, seed=1))
+    archive.put("long.wav", noise(2, seed=2))
+    archive.put("bird.wav", song(3, 1.4))
+    archive.roles["role.wav"] = "noise"
+    assert archive.clips()["error"].isna().all()
+    made = archive.clips(config=CONFIG.model_copy(update={"noise_like": rule}))
+    assert made["error"].fillna("").to_dict() == {
+        "noise.wav": "noise_like",
+        "role.wav": "",
+        "long.wav": "",
+        "bird.wav": "",
+    }
+    assert pd.isna(made.loc["noise.wav", "path"])
+    assert made.loc["noise.wav", "detail"].startswith("1.00 s, flatness 0.5")
+    assert made["duration_s"].tolist() == pytest.approx([1.4, 2, 1, 1])
 
 
 def test_same_sound_in_another_lossless_container_is_an_exact_duplicate(archive):

@@ -177,7 +177,8 @@ def test_rendering_twice_gives_the_same_bytes_in_another_process_and_order(tmp_p
         "import sys; from pathlib import Path\n"
         "from bclef.sources.demo import DemoSource; from bclef.sources.aviary import DemoConfig\n"
         "source = DemoSource(DemoConfig.model_validate_json(sys.argv[1]))\n"
-        "for url, path in zip(sys.argv[2::2], sys.argv[3::2]): source.fetch(url, Path(path), 10**9)\n"
+        "for url, path in zip(sys.argv[2::2], sys.argv[3::2]):\n"
+        "    source.fetch(url, Path(path), 10**9)\n"
     )
     pairs = [(str(focal.loc[key, "url"]), str(tmp_path / f"{key}-other")) for key in reversed(ids)]
     arguments = [TINY.model_dump_json(), *(text for pair in pairs for text in pair)]

@@ -6,7 +6,7 @@ import pytest
 import soundfile
 import soxr
 
-from bclef import audio
+from bclef import audio, duplicates
 from bclef.duplicates import DuplicatesConfig, mark_duplicates, matching_pairs
 from bclef.fingerprints import FRAME, HOP_S
 from tests.sounds import RATE_HZ, fingerprint, noise, song
@@ -62,6 +62,42 @@ def marked(clips, **facts):
     found = mark_duplicates(clips, recordings, CONFIG)
     kinds = found["duplicate_kind"].dropna().tolist()
     return found["duplicate_of"].fillna("").tolist(), kinds
+
+
+@pytest.mark.parametrize("n_frames_at_once", [1, 7, 1_000])
+def test_index_finds_what_a_search_through_all_words_finds(rng, monkeypatch, n_frames_at_once):
+    monkeypatch.setattr(duplicates, "_FRAMES_AT_ONCE", n_frames_at_once)
+    words = rng.integers(0, 40, 500).astype(np.uint32) * 0x9E3779B1  # many equal ones, some silent
+    parts = [np.zeros(n, FRAME) for n in (0, 200, 1, 299)]
+    for part, some in zip(parts, np.split(words, [0, 200, 201]), strict=True):
+        part["word"] = some
+    joined = duplicates._Words.join(parts)
+    probes = np.concatenate([words[::3], rng.integers(1, 2**32, 300).astype(np.uint32)])
+    asked, places = joined.find(probes, joined.present)
+    expected = {(a, p) for a, probe in enumerate(probes) for p in np.flatnonzero(words == probe)}
+    assert set(zip(asked.tolist(), places.tolist(), strict=True)) == {
+        (a, int(p)) for a, p in expected if probes[a] != 0
+    }
+    once = joined.find(np.unique(words), joined.repeated)[0]
+    assert len(np.unique(words)) - 1 == len(np.unique(once))  # all but silence occur twice
+    assert joined.clips(np.array([0, 199, 200, 201, 499])).tolist() == [1, 1, 2, 3, 3]
+
+
+def test_word_of_all_ones_is_found():
+    # Its index keys are the last that 64 bits hold.
+    part = np.zeros(3, FRAME)
+    part["word"] = [0xFFFFFFFF, 7, 0xFFFFFFFF]
+    joined = duplicates._Words.join([part])
+    _, places = joined.find(np.array([0xFFFFFFFF], np.uint32), joined.repeated)
+    assert places.tolist() == [0, 2]
+
+
+def test_pairs_do_not_depend_on_how_many_frames_are_looked_up_at_once(monkeypatch):
+    prints = [fingerprint(song(seed, 4.0)[first:]) for seed in (1, 2) for first in (0, 16_000)]
+    assert matching_pairs(prints, CONFIG).tolist() == [[0, 1], [2, 3]]
+    for n_frames in (1, 7, 100):
+        monkeypatch.setattr(duplicates, "_FRAMES_AT_ONCE", n_frames)
+        assert matching_pairs(prints, CONFIG).tolist() == [[0, 1], [2, 3]]
 
 
 def test_near_silence_that_two_recordings_share_is_no_sound(rng):

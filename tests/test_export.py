@@ -119,8 +119,9 @@ def test_folder_holds_all_files_with_their_hashes(exported, model_dirs):
     directory, summary = exported
     found = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()}
     listed = {
-        "model.onnx", "labels.csv", "parity.json", "ATTRIBUTION.csv", "CREDITS.html", "openvino/model.xml",
-        "openvino/model.bin", "openvino/model_fp16.xml", "openvino/model_fp16.bin",
+        "model.onnx", "labels.csv", "parity.json", "ATTRIBUTION.csv", "CREDITS.html",
+        "openvino/model.xml", "openvino/model.bin", "openvino/model_fp16.xml",
+        "openvino/model_fp16.bin",
     }  # fmt: skip
     card = json.loads((directory / "model.json").read_text())
     assert found == listed | {"model.json"}

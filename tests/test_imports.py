@@ -12,10 +12,10 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 
 TORCH_FREE = [
-    "archive", "audio", "baseline", "cli", "clips", "codehash", "config", "detections",
-    "duplicates", "evaluation", "frontend", "intervals", "metrics", "parallel", "postprocess",
-    "pseudolabels", "recipe", "recordings", "report", "runtime", "shipping", "sources", "splits",
-    "stage", "store", "tables", "taxonomy", "tracking",
+    "archive", "audio", "baseline", "cli", "clips", "codehash", "config", "dataview",
+    "detections", "duplicates", "evaluation", "frontend", "intervals", "metrics", "parallel", "postprocess",
+    "pseudolabels", "recipe", "recordings", "rejections", "report", "runtime", "shipping",
+    "sources", "splits", "stage", "store", "suspicion", "tables", "taxonomy", "tracking",
 ]  # fmt: skip
 """Modules whose import costs no torch, timm, lightning or mlflow (up to nine seconds)."""
 
@@ -28,8 +28,8 @@ LIGHT_STAGES = [
 HEAVY = ("dvc", "lightning", "mlflow", "pytorch_lightning", "timm", "torch", "torchaudio")
 
 BASE = [
-    "audio", "cli", "detections", "metrics", "parallel", "postprocess", "runtime", "tables",
-    "taxonomy",
+    "audio", "cli", "dataview", "detections", "metrics", "parallel", "postprocess", "rejections",
+    "runtime", "suspicion", "tables", "taxonomy",
 ]  # fmt: skip
 """Modules that have to import where only the packages of the base install are."""
 

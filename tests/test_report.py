@@ -155,15 +155,13 @@ def a_run() -> ReportInputs:
                 "target": True,
             }
         ),
-        rejected=pd.DataFrame(
-            {"recording_id": list("xyz"), "stage": "metadata", "reason": ["cap", "cap", "renamed"]}
-        ),
-        files=pd.DataFrame({"recording_id": list("abc"), "error": [None, "gone", None]}),
-        clips=pd.DataFrame(
+        rejections=pd.DataFrame(
             {
-                "recording_id": list("abc"),
-                "error": [None, "not_fetched", "truncated"],
-                "duplicate_kind": ["exact", None, None],
+                "recording_id": list("xyzbca"),
+                "source": "demo",
+                "stage": ["metadata"] * 3 + ["fetch", "resample", "features"],
+                "reason": ["cap", "cap", "renamed", "gone", "truncated", "duplicate_exact"],
+                "detail": "",
             }
         ),
         index=pd.DataFrame(
@@ -204,8 +202,8 @@ def a_run() -> ReportInputs:
 
 def bare_run() -> ReportInputs:
     return replace(
-        a_run(), rejected=None, files=None, clips=None, index=None, per_class=None, windows=None,
-        metrics={}, curves={}, label_masses={}, model=None,
+        a_run(), rejections=pd.DataFrame(columns=["stage", "reason"]), index=None, per_class=None,
+        windows=None, metrics={}, curves={}, label_masses={}, model=None,
     )  # fmt: skip
 
 
@@ -285,14 +283,13 @@ def test_page_is_well_formed(page: str) -> None:
         assert open_tags == []
 
 
-def test_losses_are_counted_once_per_recording_in_order_of_stages() -> None:
-    run = a_run()
-    assert losses(run.rejected, run.files, run.clips) == [
+def test_losses_are_counted_in_order_of_stages_most_first() -> None:
+    assert losses(a_run().rejections) == [
         Loss("metadata", "cap", 2),
         Loss("metadata", "renamed", 1),
         Loss("fetch", "gone", 1),
         Loss("resample", "truncated", 1),
-        Loss("features", "exact duplicate", 1),
+        Loss("features", "duplicate_exact", 1),
     ]
 
 
@@ -323,11 +320,11 @@ def test_verdict_follows_the_interval(low: float, high: float, said: str) -> Non
 def write_run(run: ReportInputs, root: Path) -> None:
     """Lays `run` out on disk as the stages would."""
     data = root / "data"
-    tables = {"recordings": run.recordings, "classes": run.classes, "rejected": run.rejected}
+    tables = {"recordings": run.recordings, "classes": run.classes, "rejected": run.rejections}
     for name, table in tables.items():
-        assert table is not None
-        kinds = {c: "bool" if table[c].dtype == bool else "string?" for c in table}
-        required = {"recording_id", "source", "role", "label", "scientific_name", "stage", "reason"}
+        kinds = {str(c): "bool" if table[c].dtype == bool else "string?" for c in table}
+        required = {"recording_id", "source", "role", "label", "scientific_name"}
+        required |= {"stage", "reason", "detail"}
         kinds |= dict.fromkeys(required & set(table), "string")
         write_table(table, data / f"{name}.parquet", Schema(name, (table.columns[0],), kinds))
     assert run.per_class is not None
@@ -353,7 +350,7 @@ def test_inputs_are_read_from_what_the_stages_wrote(tmp_path: Path) -> None:
     assert list(found.curves) == sorted(run.curves)
     assert found.label_masses.keys() == run.label_masses.keys()
     assert found.metrics.keys() == run.metrics.keys()
-    assert found.files is None
+    assert losses(found.rejections) == losses(run.rejections)
     assert found.windows is not None
     assert len(found.windows) == 24  # no annotated windows: the held-out clips are shown
     assert "Parus &lt;script&gt;" in render_report(found)

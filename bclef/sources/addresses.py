@@ -6,6 +6,7 @@ first, and what two parsers might read in two ways is refused.
 
 import re
 from collections.abc import Collection
+from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import quote, urljoin
 
@@ -93,6 +94,15 @@ class AllowedHosts:
             allowed = ", ".join([self.name, *sorted(self._others)])
             raise FetchError(reason, f"{shown(url)} was not asked: the hosts allowed are {allowed}")
         return url
+
+
+def is_loopback(url: str) -> bool:
+    """Returns whether the host of `url` is this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def shown(url: str) -> str:

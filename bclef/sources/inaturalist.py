@@ -23,6 +23,8 @@ from pydantic import Field, field_validator, model_validator
 from tqdm import tqdm
 
 from bclef.config import Section
+from bclef.normal_forms import OpenLicence
+from bclef.sources.addresses import is_loopback
 from bclef.sources.anyjson import whole
 from bclef.sources.http import HttpConfig, PoliteClient
 from bclef.sources.inaturalist_rows import OBSERVATION_FIELDS, Asked, list_sounds, species_of
@@ -34,7 +36,6 @@ from bclef.sources.protocol import (
     listed_frame,
 )
 from bclef.sources.searches import Page, SearchCache
-from bclef.sources.xeno_canto_query import OpenLicence, is_loopback
 from bclef.taxonomy import Synonyms
 
 _log = logging.getLogger(__name__)

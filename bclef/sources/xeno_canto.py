@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from bclef.sources.addresses import is_loopback
 from bclef.sources.http import HttpConfig, HttpStatusError, PoliteClient
 from bclef.sources.protocol import (
     LISTED_ANNOTATIONS,
@@ -24,7 +25,7 @@ from bclef.sources.protocol import (
 )
 from bclef.sources.searches import Page, SearchCache, search_digest
 from bclef.sources.xeno_canto_paging import walk_pages
-from bclef.sources.xeno_canto_query import Query, XenoCantoConfig, is_loopback, queries
+from bclef.sources.xeno_canto_query import Query, XenoCantoConfig, queries
 from bclef.sources.xeno_canto_rows import OUTSIDE_QUERY, Rejection, Verdict, listed_row
 from bclef.taxonomy import Synonyms
 

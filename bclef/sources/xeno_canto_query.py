@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from ipaddress import ip_address
 from math import ceil, floor
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -17,15 +16,14 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from bclef.config import Section
+from bclef.normal_forms import OpenLicence
+from bclef.sources.addresses import is_loopback
 from bclef.sources.protocol import SourceError
 from bclef.taxonomy import Synonyms, scientific_form
 
 Area = Literal["africa", "america", "asia", "australia", "europe"]
 Group = Literal["birds", "grasshoppers", "bats", "frogs", "land mammals", "soundscape"]
 Quality = Literal["A", "B", "C", "D", "E"]
-OpenLicence = Literal[
-    "CC0", "CC-BY", "CC-BY-SA", "CC-BY-NC", "CC-BY-NC-SA", "CC-BY-ND", "CC-BY-NC-ND"
-]
 SoundType = Literal[
     "aberrant", "alarm call", "begging call", "call", "calling song", "courtship song",
     "dawn song", "distress call", "disturbance song", "drumming", "duet", "echolocation",
@@ -212,15 +210,6 @@ def queries(config: XenoCantoConfig, synonyms: Synonyms) -> list[Query]:
             tag = f'sp:"{name.lower()}"' if " " in name else f"gen:{name.lower()}"
             found.setdefault(name, Query(name, asked_for, (tag, *shared), since))
     return list(found.values())
-
-
-def is_loopback(url: str) -> bool:
-    """Returns whether the host of `url` is this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _names(asked_for: str, synonyms: Synonyms) -> list[str]:

@@ -81,7 +81,8 @@ def _training_line(base_url: str, species: tuple[str, ...], key: str) -> str:
     names = shlex.quote(f"xeno_canto.species={json.dumps(species, ensure_ascii=False)}")
     return (
         f"XC_API_KEY={shlex.quote(key)} dvc exp run $(python -m bclef.recipe xeno-canto) "
-        f"-S xeno_canto.base_url={base_url} -S {names}\n"
+        f"-S xeno_canto.base_url={base_url} -S xeno_canto.search_interval_s=0 "
+        f"-S xeno_canto.file_interval_s=0 -S {names}\n"
     )
 
 

@@ -1,0 +1,101 @@
+"""Every recording that a run took out: at which stage, by which rule, and what was found.
+
+Three tables hold the parts: `rejected` those of the metadata stage, `files` those that could not be
+fetched, `clips` those that could not be used and the copies of others. Here they are one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from bclef.tables import read_table
+
+RECORDINGS_NEEDS = {"recording_id": "string", "source": "string"}
+REJECTED_NEEDS = {
+    "recording_id": "string",
+    "source": "string",
+    "stage": "string",
+    "reason": "string",
+    "detail": "string",
+}
+FILES_NEEDS = {"recording_id": "string", "error": "string?", "detail": "string?"}
+CLIPS_NEEDS = {
+    "recording_id": "string",
+    "duplicate_of": "string?",
+    "duplicate_kind": "string?",
+    "error": "string?",
+    "detail": "string?",
+}
+
+STAGES = ("metadata", "fetch", "resample", "features")
+"""Where recordings are taken out, in order; copies are found by resample, left out by features."""
+_TABLES = {"metadata": "rejected", "fetch": "files", "resample": "clips"}
+_COLUMNS = list(REJECTED_NEEDS)
+_SAID = [name for name in _COLUMNS if name != "source"]
+_UNKNOWN = "unknown"
+"""Source of a recording that the metadata stage, run again since, does not list any more."""
+
+
+@dataclass(frozen=True)
+class Rejections:
+    """What was taken out so far."""
+
+    rows: pd.DataFrame
+    """Columns of REJECTED, all strings, in the order of `STAGES`, then of ids."""
+    not_run: tuple[str, ...]
+    """Stages whose tables are not there yet."""
+
+
+def read_rejections(data: Path) -> Rejections:
+    """Returns what the tables in the folder `data` say of recordings that were taken out.
+
+    Raises:
+        TableError: No table of recordings, or a table that is not what it should be.
+    """
+    recordings = read_table(data / "recordings.parquet", RECORDINGS_NEEDS)
+    needs = {"rejected": REJECTED_NEEDS, "files": FILES_NEEDS, "clips": CLIPS_NEEDS}
+    paths = {name: data / f"{name}.parquet" for name in needs}
+    tables = {name: read_table(path, needs[name]) for name, path in paths.items() if path.exists()}
+    not_run = tuple(stage for stage, name in _TABLES.items() if name not in tables)
+    return Rejections(all_rejections(recordings, tables), not_run)
+
+
+def all_rejections(recordings: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Returns all that was taken out, in the columns of REJECTED.
+
+    Args:
+        recordings: recording_id and source.
+        tables: `rejected`, `files` and `clips` with the columns needed of them, as far as there.
+    """
+    parts = [pd.DataFrame(columns=_COLUMNS, dtype="string")]
+    if (rejected := tables.get("rejected")) is not None:
+        parts.append(rejected[_COLUMNS])
+    unfetched = pd.Series(dtype="string")
+    if (files := tables.get("files")) is not None:
+        failures = _failures(files, "fetch")
+        parts.append(failures)
+        unfetched = failures["recording_id"]
+    if (clips := tables.get("clips")) is not None:
+        # Clips repeats what was never fetched, which stands under fetch already.
+        parts.append(_failures(clips[~clips["recording_id"].isin(unfetched)], "resample"))
+        parts.append(_copies(clips))
+    rows = pd.concat(parts, ignore_index=True)
+    source = rows["recording_id"].map(recordings.set_index("recording_id")["source"])
+    rows["source"] = rows["source"].fillna(source).fillna(_UNKNOWN)
+    order = rows["stage"].map({stage: place for place, stage in enumerate(STAGES)})
+    rows = rows.assign(order=order).sort_values(["order", "recording_id", "reason", "detail"])
+    return rows[_COLUMNS].reset_index(drop=True)
+
+
+def _failures(table: pd.DataFrame, stage: str) -> pd.DataFrame:
+    failed = table[table["error"].notna()].rename(columns={"error": "reason"})
+    return failed.assign(stage=stage, detail=failed["detail"].fillna(""))[_SAID]
+
+
+def _copies(clips: pd.DataFrame) -> pd.DataFrame:
+    copies = clips[clips["duplicate_of"].notna()]
+    reason = "duplicate_" + copies["duplicate_kind"]
+    detail = "the same sound as " + copies["duplicate_of"] + ", which is kept"
+    return copies.assign(stage="features", reason=reason, detail=detail)[_SAID]
