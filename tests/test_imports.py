@@ -13,9 +13,10 @@ REPOSITORY = Path(__file__).parents[1]
 
 TORCH_FREE = [
     "archive", "audio", "baseline", "cli", "clips", "codehash", "config", "dataview",
-    "detections", "duplicates", "evaluation", "frontend", "intervals", "metrics", "parallel", "postprocess",
-    "pseudolabels", "recipe", "recordings", "rejections", "report", "runtime", "shipping",
-    "sources", "splits", "stage", "store", "suspicion", "tables", "taxonomy", "tracking",
+    "detections", "duplicates", "evaluation", "frontend", "intervals", "metrics", "parallel",
+    "postprocess", "pseudolabels", "recipe", "recordings", "rejections", "report", "runtime",
+    "shipping", "sources", "splits", "stage", "store", "suspicion", "tables", "taxonomy",
+    "tracking",
 ]  # fmt: skip
 """Modules whose import costs no torch, timm, lightning or mlflow (up to nine seconds)."""
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection
 from ipaddress import ip_address
 from typing import NamedTuple
-from urllib.parse import quote, urljoin
+from urllib.parse import quote, urljoin, urlsplit
 
 from bclef.sources.protocol import FetchError, SourceError
 
