@@ -163,6 +163,9 @@ def _fetch_all(
     missing = [raw for raw, result in results.items() if result is None]
     there = {raw: result for raw, result in results.items() if result is not None}
     if source.is_remote:
+        for raw, result in there.items():
+            if isinstance(result, Stored):
+                raw.forget_part()
         _fetch_one_by_one(missing, there, source, config.max_bytes)
         return there
     fetch = partial(_fetch, source=source, max_bytes=config.max_bytes)

@@ -119,7 +119,7 @@ class RawFile:
         return stored
 
     def _fetch_remote(self, source: Source, max_bytes: int) -> Stored:
-        part = self.folder / f".{self.stem}.part"
+        part = self._part
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             source.fetch(self.url, part, max_bytes)
@@ -137,9 +137,18 @@ class RawFile:
         sync(part)
         part.replace(stored.path)
         sync(self.folder)
-        discard_part(part)
+        self.forget_part()
         self._gone.unlink(missing_ok=True)
         return stored
+
+    def forget_part(self) -> None:
+        """Removes what is left of a part, where a run was killed after the file was whole."""
+        discard_part(self._part)
+
+    @property
+    def _part(self) -> Path:
+        """The path of what has come of a remote file so far."""
+        return self.folder / f".{self.stem}.part"
 
     @property
     def _gone(self) -> Path:
