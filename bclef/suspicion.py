@@ -4,11 +4,12 @@ Nothing is taken out here: the rules of taking out are params, this is where to 
 miss. A recording's score is the sum of parts, each from 0 (nothing to see) to 1:
 
 - label_conflict: 1 if another label's recording is the same sound
-- wrong_label: how much higher another class scores than its own, by a model that had not seen it
+- wrong_label: how far its own class scores below 1 where another one scores higher, by a model that
+  had not heard it
 - stated_length: share by which stated and decoded length differ, beyond 1 s and 5 %
 - silent: 0 at an RMS level of -50 dBFS, 1 at -80
 - clipped: 0 without clipped samples, 1 at 10 % of them
-- steady: 0 at a flatness of 0.35, 1 at 0.5, which only noise has (focal recordings)
+- steady: 0 at a flatness of 0.35, 0.5 at 0.5, which noise has and few birds (focal recordings)
 - short: 0 from 2 s on, 1 at 0.5 s (focal recordings)
 - empty: 0 if half of it holds sound, 1 if nothing does
 - low_rate: 0 from an original rate of 22,050 Hz on, 1 at 8,000 Hz, where half of all song is cut
@@ -88,7 +89,7 @@ _PARTS = (
     ),
     _Part(
         "wrong_label",
-        lambda facts: (facts["other_score"] - facts["own_score"]).clip(0, 1),
+        lambda facts: (1 - facts["own_score"]).where(facts["other_score"] > facts["own_score"]),
         "a model that had not heard it gives {other_label} {other_score:.2f}, "
         "its own label {own_score:.2f}",
     ),
@@ -105,7 +106,7 @@ _PARTS = (
     ),
     _Part(
         "steady",
-        lambda facts: _focal(facts, _slope(facts["flatness"], 0.35, 0.5)),
+        lambda facts: _focal(facts, 0.5 * _slope(facts["flatness"], 0.35, 0.5)),
         "steady like noise, flatness {flatness:.2f}",
     ),
     _Part(
