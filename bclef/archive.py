@@ -15,11 +15,10 @@ from pathlib import Path
 
 import pandas as pd
 from pydantic import Field
-from tqdm import tqdm
 
 from bclef.config import Section
 from bclef.failures import excess_failures
-from bclef.parallel import run_all
+from bclef.parallel import progress_bar, run_all
 from bclef.rawfiles import RawFile, Stored, remove_left_behind, safe_name
 from bclef.sources.protocol import FetchError, Source, SourceStoppedError
 from bclef.tables import Schema, atomic_path
@@ -187,8 +186,7 @@ def _fetch_one_by_one(
         SourceStoppedError: With how much of it there is.
     """
     n_all, n_bytes = len(there) + len(missing), 0
-    bar = tqdm(total=n_all, initial=len(there), desc=f"fetch {source.name}", unit="file")
-    with bar:
+    with progress_bar(n_all, f"fetch {source.name}", "file", len(there)) as bar:
         for raw in missing:
             try:
                 # A run beside this one, which this one has waited for, may have fetched it.

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 from tqdm import tqdm
 
 from bclef.pools import InProcessPool, Pool, dask_pool, local_pool
 
-__all__ = ["Outcome", "executor", "run_all"]
+__all__ = ["Outcome", "executor", "progress_bar", "run_all"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -89,6 +89,19 @@ def requested_executor() -> Iterator[Executor | None]:
         yield None
 
 
+def progress_bar(n_all: int, describe: str, unit: str, n_done: int = 0) -> tqdm[NoReturn]:
+    """Returns a bar on stderr with rate and time left; a log file gets a line every ten seconds.
+
+    Args:
+        n_all: What it counts to.
+        describe: Its label.
+        unit: What it counts.
+        n_done: How many were done before.
+    """
+    every_s = 0.2 if sys.stderr.isatty() else 10.0
+    return tqdm(total=n_all, initial=n_done, desc=describe, unit=unit, mininterval=every_s)
+
+
 def run_all(
     fn: Callable[[T], R],
     items: Sequence[T],
@@ -111,9 +124,7 @@ def run_all(
         unit: What the bar counts.
     """
     batch = _Batch(fn, items, pool)
-    # A log file gets a line every ten seconds, a terminal a moving bar.
-    every_s = 0.2 if sys.stderr.isatty() else 10.0
-    with tqdm(total=len(items), desc=describe, unit=unit, mininterval=every_s) as bar:
+    with progress_bar(len(items), describe, unit) as bar:
         try:
             for index in range(len(items)):
                 while index not in batch.done:

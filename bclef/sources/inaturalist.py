@@ -20,10 +20,10 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlencode, urlsplit
 
 from pydantic import Field, field_validator, model_validator
-from tqdm import tqdm
 
 from bclef.config import Section
 from bclef.normal_forms import OpenLicence
+from bclef.parallel import progress_bar
 from bclef.sources.addresses import is_loopback
 from bclef.sources.anyjson import whole
 from bclef.sources.http import HttpConfig, PoliteClient
@@ -195,12 +195,13 @@ class INaturalistSource:
             self.config.update_after_hours,
             self.config.refresh_after_days,
         )
-        with cache, self._client:
-            return [
-                observation
-                for search in tqdm(searches, desc="search iNaturalist", unit="search")
-                for observation in cache.rows(urlencode(search), partial(self._walk, search))
-            ]
+        found: list[object] = []
+        progress = progress_bar(len(searches), f"search {self.name}", "search")
+        with cache, self._client, progress:
+            for search in searches:
+                found += cache.rows(urlencode(search), partial(self._walk, search))
+                progress.update()
+        return found
 
     def _query(self) -> dict[str, str | int]:
         """Returns the parameters that all searches share and that decide what they find."""

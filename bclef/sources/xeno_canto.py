@@ -12,8 +12,7 @@ from datetime import date
 from functools import cached_property, partial
 from pathlib import Path
 
-from tqdm import tqdm
-
+from bclef.parallel import progress_bar
 from bclef.sources.addresses import is_loopback
 from bclef.sources.http import HttpConfig, HttpStatusError, PoliteClient
 from bclef.sources.protocol import (
@@ -127,12 +126,14 @@ class XenoCantoSource:
             self.config.update_after_hours,
             self.config.refresh_after_days,
         )
-        progress = tqdm(asked, desc=f"search {self.name}", unit="search")
+        answers: dict[Query, list[Verdict]] = {}
+        progress = progress_bar(len(asked), f"search {self.name}", "search")
         with cache, self._client, progress:
-            return {
-                query: self._judged(query, cache.rows(query.text(), partial(self._walk, query)))
-                for query in progress
-            }
+            for query in asked:
+                rows = cache.rows(query.text(), partial(self._walk, query))
+                answers[query] = self._judged(query, rows)
+                progress.update()
+        return answers
 
     def _walk(self, query: Query, since: date | None, had: Sequence[Page]) -> Iterator[Page]:
         """Returns the further pages of a search; see `searches.Walk`."""

@@ -18,6 +18,8 @@ _log = logging.getLogger(__name__)
 _MOST_WALKS = 3
 _MOST_PAGES = 20_000
 """Bound of a search whose replies do not say how many recordings there are."""
+_TOLD_EVERY = 10
+"""A line in the log for so many pages."""
 _MORE_PAGES = 10
 """How many pages a search may have beyond those that its first reply stands for."""
 
@@ -43,6 +45,8 @@ def walk_pages(
     while place := _next_place(note, len(seen)):
         page = _page(ask(place[1]), place, note, seen, what)
         note = {**page.note, "per_page": per_page}
+        if place[1] % _TOLD_EVERY == 0:
+            _log.info("%s: page %d of %s", what, place[1], note["n_pages"] or "an unknown number")
         yield Page(page.rows, note)
     n_stated = note["n_recordings"] if note else None
     if n_stated is not None and len(seen) < n_stated:
