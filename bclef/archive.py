@@ -6,21 +6,26 @@ from there. A recording that cannot be had is a row with a reason; the stage wri
 and then asks `check_failures` whether there are too many of them.
 """
 
+import csv
 import errno
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import pandas as pd
+from filelock import FileLock
 from pydantic import Field
+from tqdm import tqdm
 
 from bclef.config import Section
 from bclef.failures import excess_failures
 from bclef.parallel import progress_bar, run_all
 from bclef.rawfiles import RawFile, Stored, remove_left_behind, safe_name
-from bclef.sources.protocol import FetchError, Source, SourceStoppedError
+from bclef.sources.protocol import UNAVAILABLE, FetchError, Source, SourceStoppedError
+from bclef.sources.storefolders import StoreError, faults_told, hold
 from bclef.tables import Schema, atomic_path
 
 FILES = Schema(
@@ -37,10 +42,12 @@ FILES = Schema(
 )
 """`path` is relative to the store; a recording that could not be had has an `error` instead."""
 
+_MOST_IN_ROW = 3
+"""So many files in a row that are unavailable mean that the source is."""
 _CREDITS = ["recording_id", "scientific_name", "recordist", "licence", "attribution", "url"]
 
 
-class StoreFullError(Exception):
+class StoreFullError(StoreError):
     """The disk of the audio store has no room left."""
 
 
@@ -85,22 +92,22 @@ def fetch_recordings(
         pool: Runs the fetches of sources that are not remote.
 
     Raises:
-        StoreFullError: The disk is full; what was fetched until then stays.
+        StoreError: The disk is full, or may not be written; what was fetched until then stays.
         SourceStoppedError: A remote source must not be asked any further; so does this.
     """
     rows: list[dict[str, object]] = []
     for name, listed in recordings.groupby("source"):
         folder = store_root / "raw" / safe_name(str(name))
-        remove_left_behind(folder)
         raw_files = [
             RawFile(recording_id, url, None if pd.isna(sha256) else sha256, folder)
             for recording_id, url, sha256 in zip(
                 listed["recording_id"], listed["url"], listed["source_sha256"], strict=True
             )
         ]
-        results = _fetch_all(
-            sorted(raw_files, key=lambda raw: raw.recording_id), sources[str(name)], config, pool
-        )
+        raw_files.sort(key=lambda raw: raw.recording_id)
+        with faults_told(folder):
+            remove_left_behind(folder)
+            results = _fetch_all(raw_files, sources[str(name)], config, pool)
         rows += [
             {"recording_id": raw.recording_id, **_facts(result, store_root)}
             for raw, result in results.items()
@@ -151,7 +158,10 @@ def write_attribution(recordings: pd.DataFrame, files: pd.DataFrame, path: Path)
     credits_ = recordings[recordings["recording_id"].isin(fetched)].sort_values("recording_id")
     credits_ = credits_.assign(url=credits_["page_url"].fillna(credits_["url"]))
     with atomic_path(path) as temporary:
-        credits_[_CREDITS].to_csv(temporary, index=False, lineterminator="\n")
+        # Quoted throughout: a bare carriage return in an address would end the row for a reader.
+        credits_[_CREDITS].to_csv(
+            temporary, index=False, lineterminator="\n", quoting=csv.QUOTE_ALL
+        )
 
 
 def _fetch_all(
@@ -165,7 +175,8 @@ def _fetch_all(
         for raw, result in there.items():
             if isinstance(result, Stored):
                 raw.forget_part()
-        _fetch_one_by_one(missing, there, source, config.max_bytes)
+        if missing:
+            _OneByOne(source, config.max_bytes, there).fetch(missing)
         return there
     fetch = partial(_fetch, source=source, max_bytes=config.max_bytes)
     killed = _Failure("worker_died", "the process that fetched it was killed")
@@ -174,32 +185,79 @@ def _fetch_all(
     return there
 
 
-def _fetch_one_by_one(
-    missing: list[RawFile],
-    there: dict[RawFile, Stored | _Failure],
-    source: Source,
-    max_bytes: int,
-) -> None:
-    """Adds to `there` what becomes of each file that is missing.
+@dataclass
+class _OneByOne:
+    """Asks a remote source for files, one at a time."""
 
-    Raises:
-        SourceStoppedError: With how much of it there is.
-    """
-    n_all, n_bytes = len(there) + len(missing), 0
-    with progress_bar(n_all, f"fetch {source.name}", "file", len(there)) as bar:
-        for raw in missing:
+    source: Source
+    max_bytes: int
+    there: dict[RawFile, Stored | _Failure]
+    """What there is of each file; `fetch` adds to it."""
+    n_bytes: int = 0
+    """What came."""
+
+    def fetch(self, missing: list[RawFile]) -> None:
+        """Adds what becomes of each file that is missing, of which there is one at least.
+
+        A file that is unavailable is put off: the others come first, then it is asked for once
+        more. So is one at which an earlier run was stopped.
+
+        Raises:
+            SourceStoppedError: With how much of it there is.
+        """
+        folder = missing[0].folder
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+        hold(lock, f"fetching the files of {self.source.name}")
+        try:
+            self._fetch(missing)
+        finally:
+            lock.release()
+
+    def _fetch(self, missing: list[RawFile]) -> None:
+        late = [raw for raw in missing if raw.was_put_off]
+        n_all = len(self.there) + len(missing)
+        with progress_bar(n_all, f"fetch {self.source.name}", "file", len(self.there)) as bar:
             try:
-                # A run beside this one, which this one has waited for, may have fetched it.
-                there[raw] = found = raw.stored() or _fetch(raw, source, max_bytes)
+                put_off = self._ask(bar, [raw for raw in missing if raw not in late])
+                for raw in [*put_off, *late]:
+                    self._take(bar, raw, self._found(raw))
             except SourceStoppedError as error:
-                n_stored = sum(isinstance(result, Stored) for result in there.values())
+                n_stored = sum(isinstance(result, Stored) for result in self.there.values())
                 raise SourceStoppedError(
-                    f"{error}\n{n_stored} of {n_all} recordings of {source.name} are in the store; "
-                    "run again to fetch the others"
+                    f"{error}\n{n_stored} of {n_all} recordings of {self.source.name} are in the "
+                    "store; run again to fetch the others"
                 ) from error
-            n_bytes += found.n_bytes if isinstance(found, Stored) else 0
-            bar.set_postfix_str(f"{n_bytes / 1e6:.1f} MB", refresh=False)
-            bar.update()
+
+    def _ask(self, bar: "tqdm[NoReturn]", files: list[RawFile]) -> list[RawFile]:
+        """Returns the files that are to be asked for once more, after asking for all.
+
+        Raises:
+            SourceStoppedError: So many in a row are unavailable that it is not because of them.
+        """
+        put_off: list[RawFile] = []
+        n_in_row = 0
+        for raw in files:
+            found = self._found(raw)
+            if isinstance(found, Stored) or found.error != UNAVAILABLE:
+                self._take(bar, raw, found)
+                n_in_row = 0
+                continue
+            put_off.append(raw)
+            n_in_row += 1
+            if n_in_row == _MOST_IN_ROW:
+                raise SourceStoppedError(f"{found.detail}, and so for {n_in_row} files in a row")
+        return put_off
+
+    def _found(self, raw: RawFile) -> Stored | _Failure:
+        # A run beside this one, which this one has waited for, may have fetched it.
+        return raw.stored() or _fetch(raw, self.source, self.max_bytes)
+
+    def _take(self, bar: "tqdm[NoReturn]", raw: RawFile, found: Stored | _Failure) -> None:
+        self.there[raw] = found
+        self.n_bytes += found.n_bytes if isinstance(found, Stored) else 0
+        bar.set_postfix_str(f"{self.n_bytes / 1e6:.1f} MB", refresh=False)
+        bar.update()
 
 
 def _remembered(raw: RawFile, config: FetchConfig) -> _Failure | None:

@@ -24,8 +24,9 @@ from pydantic import Field
 from bclef import audio, codehash, sidecars
 from bclef.audio import DecodeError
 from bclef.config import Section
-from bclef.duplicates import DuplicatesConfig, mark_duplicates
+from bclef.duplicates import mark_duplicates
 from bclef.failures import excess_failures
+from bclef.matches import DuplicatesConfig
 from bclef.meters import FLOOR_DBFS, Meter
 from bclef.parallel import run_all
 from bclef.tables import Schema, atomic_path, empty_table, write_json
@@ -48,16 +49,16 @@ CLIPS = Schema(
         "n_channels": "int64?",
         "duplicate_of": "string?",
         "duplicate_kind": "string?",
+        "sound_group": "string?",
         "error": "string?",
         "detail": "string?",
     },
 )
 """`path` is relative to the store; without an `error` it and all measures are there.
 
-`pcm_hash` is of the mono int16 samples at the project's rate that go into the encoder: equal for
-the same sound in WAV and FLAC, or under other names and tags. Levels leave a constant offset out.
-`flatness` is that of `meters.FlatnessMeter`. Errors: those of fetching and of `audio.DecodeError`,
-and damaged, worker_died, too_short, silent, clipped, noise_like.
+`pcm_hash` is of the mono int16 samples that are encoded: equal for the same sound in WAV and FLAC.
+Levels leave a constant offset out. `sound_group` names recordings that share a stretch of sound,
+copies or not. Errors: of fetching, `audio.DecodeError` and `_judge`; damaged, worker_died.
 """
 
 _CODE = ("bclef.audio", "bclef.containers", "bclef.fingerprints", "bclef.meters", "bclef.clips")

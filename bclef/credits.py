@@ -4,6 +4,7 @@ Recordist, licence and address are what Xeno-canto, iNaturalist and Creative Com
 What a licence means for a model is not decided here; the page says what was used.
 """
 
+import csv
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,16 +24,23 @@ def read_credits(path: Path) -> pd.DataFrame:
     """Returns the table of credits at `path`, as the fetch stage writes it, all columns text.
 
     Raises:
-        CreditsError: No such file, or other columns.
+        CreditsError: No such file, other columns, or a row without id or of another length.
     """
     try:
-        table = pd.read_csv(path, dtype="string", keep_default_na=False)
-    except (OSError, ValueError) as error:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file, strict=True)
+    except (OSError, ValueError, csv.Error) as error:
         raise CreditsError(f"{path}: not a table of credits ({error}): dvc repro fetch") from error
-    if list(table.columns) != COLUMNS:
-        found = ",".join(table.columns)
+    if header != COLUMNS:
+        found = ",".join(header)
         raise CreditsError(f"{path}: found columns {found}, expected {','.join(COLUMNS)}")
-    return table
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(COLUMNS) or not row[0]:
+            raise CreditsError(
+                f"{path}: row {number} is {row}, expected {len(COLUMNS)} fields that begin with a "
+                "recording_id: dvc repro fetch"
+            )
+    return pd.DataFrame(rows, columns=COLUMNS, dtype="string")
 
 
 def credits_of(index: pd.DataFrame, table: pd.DataFrame, *, with_unlabelled: bool) -> pd.DataFrame:
@@ -67,7 +75,7 @@ def licence_counts(table: pd.DataFrame) -> dict[str, int]:
 
 def write_credits(table: pd.DataFrame, csv_path: Path, page_path: Path) -> None:
     """Writes a table of credits as a CSV file and as a self-contained HTML page."""
-    table.to_csv(csv_path, index=False, lineterminator="\n")
+    table.to_csv(csv_path, index=False, lineterminator="\n", quoting=csv.QUOTE_ALL)
     page_path.write_text(render_page(table), encoding="utf-8")
 
 

@@ -11,6 +11,7 @@ from bclef.suspicion import read_suspects
 from bclef.tables import read_table
 
 RECORDINGS_NEEDS = {"recording_id": "string", "source": "string"}
+WINDOW_SCORES_NEEDS = {"recording_id": "string"}
 
 N_SUSPECTS = 20
 
@@ -38,12 +39,13 @@ def view_data(workspace: Path) -> DataView:
     # An id in the metadata stage's part may be kept all the same: it was listed twice.
     gone = set(rows.loc[rows["stage"] != STAGES[0], "recording_id"])
     suspects = read_suspects(data, gone, N_SUSPECTS)
-    parts = [_counts(recordings, rejections, gone), *_missing(data, rejections)]
-    if suspects.empty:
+    missing = [*_missing(data, recordings, rejections), *suspects.common]
+    parts = [_counts(recordings, rejections, gone), *(["\n".join(missing)] if missing else [])]
+    if suspects.rows.empty:
         parts.append("No recording that is kept looks suspicious.")
     else:
         heads = ("score", "recording", "source", "label", "why")
-        columns = suspects[["score", "recording_id", "source", "label", "reasons"]]
+        columns = suspects.rows[["score", "recording_id", "source", "label", "reasons"]]
         lines = [
             (f"{score:.2f}", *("-" if pd.isna(text) else str(text) for text in texts))
             for score, *texts in columns.itertuples(index=False)
@@ -59,7 +61,7 @@ def aligned(rows: Sequence[Sequence[str]], n_right: int = 0) -> str:
 
     >>> print(aligned([("n", "name"), ("10", "a\\x1b")], n_right=1))
      n  name
-    10  a\\x1b
+    10  a\x1b
     """
     plain = [[_printable(text) for text in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*plain, strict=True)]
@@ -101,8 +103,13 @@ def _counts(recordings: pd.DataFrame, rejections: Rejections, gone: set[str]) ->
     return aligned(lines, n_right=1 + len(sources))
 
 
-def _missing(data: Path, rejections: Rejections) -> list[str]:
+def _missing(data: Path, recordings: pd.DataFrame, rejections: Rejections) -> list[str]:
     told = [f"Stage {stage} has not run here yet." for stage in rejections.not_run]
-    if not list((data / "oof").glob("*.parquet")):
-        told.append("No fold is trained yet: wrong labels are not looked for.")
-    return ["\n".join(told)] if told else []
+    told += [
+        f"Stage {stage} has not run since stage metadata did." for stage in rejections.outdated
+    ]
+    folds = [read_table(path, WINDOW_SCORES_NEEDS) for path in (data / "oof").glob("*.parquet")]
+    if not any(recordings["recording_id"].isin(fold["recording_id"]).any() for fold in folds):
+        which = "on these recordings" if folds else "yet"
+        told.append(f"No fold is trained {which}: wrong labels are not looked for.")
+    return told

@@ -1,168 +1,67 @@
-"""Finds the recordings that hold the same sound, byte for byte or encoded anew, and keeps the best.
+"""Says which recordings are copies of others, byte for byte or encoded anew, and keeps the best.
 
 Duplicates between training and validation flatter every score, and duplicates within training weigh
-a bird double. Exact ones share the hash of their samples. For the others every word of every
-fingerprint is looked up in one sorted index of all words; two words that agree vote for a pair of
-clips at an offset, and each pair with votes is judged by the bits of its whole overlap. The work
-grows with the number of words, not of pairs (`python -m bench.duplicates`). In memory are, for each
-word, its 6 bytes, the 8 of its place in the index and some bits that say which words there are.
+a bird double; but what is left out is lost. So a recording is a copy only of one that is kept and
+holds nearly all of it, and those that merely share a stretch are a group, which the folds keep
+together. Exact copies share the hash of their samples, the others are found by `matches`.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic import Field
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from bclef import fingerprints
-from bclef.config import Section
-from bclef.fingerprints import FRAME, HOP_S, N_BITS, Frames
+from bclef.fingerprints import FRAME
+from bclef.matches import DuplicatesConfig, Positions, matching_pairs
 
 _ROLES = ("focal", "soundscape", "noise")
-_MOST_COMMON = 100
-"""Words that occur more often say nothing of a pair (and would cost their number squared)."""
-_NEIGHBOURS = (-16, -12, -8, -4, 4, 8, 12, 16)
-"""Frames around two equal words that are compared before the pair is: chance agrees in one word."""
-_NEIGHBOUR_ERROR_RATE = 0.35
-_OFFSETS_PER_PAIR = 5
-_FRAMES_AT_ONCE = 500_000
-_WORD_SHIFT, _ALL_FRAMES = np.uint64(32), np.uint64(2**32 - 1)
 _LOG = logging.getLogger(__name__)
-
-Positions = npt.NDArray[np.int64]
-
-
-class DuplicatesConfig(Section):
-    """When two recordings count as the same."""
-
-    max_bit_error_rate: float = Field(gt=0, lt=0.5)
-    """Share of fingerprint bits that may differ in the overlap; unrelated sounds have 0.5."""
-    min_overlap_s: float = Field(gt=0.3)
-    """Shortest common sound that can prove anything, seconds without silence."""
-    min_overlap_share: float = Field(gt=0, le=1)
-    """Share of the shorter recording that must lie in the overlap."""
 
 
 def mark_duplicates(
     clips: pd.DataFrame, recordings: pd.DataFrame, config: DuplicatesConfig
 ) -> pd.DataFrame:
-    """Returns the clips with `duplicate_of` and `duplicate_kind` filled.
+    """Returns the clips with `duplicate_of`, `duplicate_kind` and `sound_group` filled.
 
-    Recordings that are the same as a third are the same. Of each such group one is kept: an
-    annotated one before a focal one before a soundscape before noise, then the longest, then the
-    one of the highest original sample rate, then the lowest id. The others name it in
-    `duplicate_of`; their kind is `exact` when their samples equal its own, else `reencoded`.
+    An annotated recording is worth more than a focal one, that more than a soundscape, that more
+    than noise; then counts the length, then the original sample rate, then the lowest id. One that
+    shares sound with a better one is its copy if nearly all of it is there, and also if that one is
+    annotated, for test material must be unheard, or if it is noise and that one is not. It names
+    the one that is kept in `duplicate_of`; its kind is `exact` when their samples are equal, else
+    `reencoded`. `sound_group` is the best id of all that share sound, also by way of others; null
+    for one that shares none.
 
     Args:
         clips: Columns recording_id, n_samples, pcm_hash, fingerprint, source_sample_rate_hz and
             error; rows with an error are left alone.
         recordings: Columns recording_id, role and annotated.
-        config: When two recordings count as the same.
+        config: When two recordings share sound.
     """
     usable = clips[clips["error"].isna()]
-    ranked = usable.iloc[_best_first(usable, recordings)]
-    kept = ranked.iloc[_best_of_group(ranked, config)]
-    is_copy = kept.index.to_numpy() != ranked.index.to_numpy()
-    is_exact = kept["pcm_hash"].to_numpy() == ranked["pcm_hash"].to_numpy()
-    marked = clips.assign(duplicate_of=None, duplicate_kind=None)
-    marked = marked.astype({"duplicate_of": "string", "duplicate_kind": "string"})
+    ranked = _ranked(usable, recordings)
+    kept, group = _kept_and_group(ranked, config)
+    ids = ranked["recording_id"].to_numpy(object)
+    is_copy = kept != np.arange(len(ranked))
+    is_exact = (ranked["pcm_hash"].to_numpy() == ranked["pcm_hash"].to_numpy()[kept])[is_copy]
+    is_shared = np.bincount(group, minlength=len(ranked))[group] > 1
+    marked = clips.assign(duplicate_of=None, duplicate_kind=None, sound_group=None)
+    marked = marked.astype(
+        dict.fromkeys(("duplicate_of", "duplicate_kind", "sound_group"), "string")
+    )
     copies = ranked.index[is_copy]
-    marked.loc[copies, "duplicate_of"] = kept["recording_id"].to_numpy()[is_copy]
-    marked.loc[copies, "duplicate_kind"] = np.where(is_exact, "exact", "reencoded")[is_copy]
+    marked.loc[copies, "duplicate_of"] = ids[kept[is_copy]]
+    marked.loc[copies, "duplicate_kind"] = np.where(is_exact, "exact", "reencoded")
+    marked.loc[ranked.index[is_shared], "sound_group"] = ids[group[is_shared]]
     _LOG.info("%d of %d usable recordings are copies of others", len(copies), len(usable))
     return marked
 
 
-def matching_pairs(
-    fingerprints_of_clips: Sequence[Frames], config: DuplicatesConfig
-) -> npt.NDArray[np.int64]:
-    """Returns the pairs of clips that hold the same sound, int64 [P, 2] of positions, sorted."""
-    words = _Words.join(fingerprints_of_clips)
-    pairs: set[tuple[int, int]] = set()
-    for one, other, offset_frames in _candidates(words).tolist():
-        if (one, other) not in pairs and any(
-            _is_match(words.of(one), words.of(other), offset_frames + nudge, config)
-            for nudge in (0, -1, 1)
-        ):
-            pairs.add((one, other))
-    return np.array(sorted(pairs), np.int64).reshape(-1, 2)
-
-
-@dataclass(frozen=True)
-class _Words:
-    """The fingerprints of all clips end to end, and an index of their words."""
-
-    frames: Frames
-    starts: npt.NDArray[np.int64]
-    """First frame of each clip, and the end of the last: [N + 1]."""
-    index: npt.NDArray[np.uint64]
-    """Word << 32 | frame of every frame that is not silent, sorted."""
-    present: npt.NDArray[np.uint8]
-    """Bits set where `_slot` puts the words of `index`, 16 bits or more per frame."""
-    repeated: npt.NDArray[np.uint8]
-    """The same of words that occur twice or more."""
-
-    @classmethod
-    def join(cls, parts: Sequence[Frames]) -> "_Words":
-        starts = np.concatenate([[0], np.cumsum([len(part) for part in parts], dtype=np.int64)])
-        frames = np.concatenate([np.zeros(0, FRAME), *parts])
-        index = frames["word"].astype(np.uint64)
-        index <<= _WORD_SHIFT
-        index |= np.arange(len(frames), dtype=np.uint32)
-        index.sort()
-        index = index[np.searchsorted(index, 1 << _WORD_SHIFT) :]  # word 0 is silence
-        present = np.zeros(2 ** min(29, len(frames).bit_length() + 1), np.uint8)
-        repeated = np.zeros_like(present)
-        for first in range(0, len(index), _FRAMES_AT_ONCE):
-            words = (index[first : first + _FRAMES_AT_ONCE + 1] >> _WORD_SHIFT).astype(np.uint32)
-            np.bitwise_or.at(present, *_slot(words, present))
-            np.bitwise_or.at(repeated, *_slot(words[1:][words[1:] == words[:-1]], repeated))
-        return cls(frames, starts, index, present, repeated)
-
-    def of(self, clip: int) -> Frames:
-        return self.frames[self.starts[clip] : self.starts[clip + 1]]
-
-    def clips(self, places: Positions) -> Positions:
-        """Returns the clip of each frame."""
-        return np.searchsorted(self.starts, places, side="right") - 1
-
-    def find(
-        self, probes: npt.NDArray[np.uint32], slots: npt.NDArray[np.uint8]
-    ) -> tuple[Positions, Positions]:
-        """Returns (which probe, which frame) where words equal a probe that `slots` may hold."""
-        byte, bit = _slot(probes, slots)
-        asked = np.flatnonzero(slots[byte] & bit)
-        # Sorted probes walk through the index once; in other orders each one misses the cache.
-        asked = asked[np.argsort(probes[asked])]
-        words = probes[asked].astype(np.uint64)
-        first = np.searchsorted(self.index, words << _WORD_SHIFT)
-        found = self.index[np.minimum(first, len(self.index) - 1)] >> _WORD_SHIFT == words
-        asked, first, words = asked[found], first[found], words[found]
-        n_hits = np.searchsorted(self.index, words << _WORD_SHIFT | _ALL_FRAMES, "right") - first
-        telling = n_hits <= _MOST_COMMON
-        asked, first, n_hits = asked[telling], first[telling], n_hits[telling]
-        nth = np.arange(n_hits.sum()) - np.repeat(np.cumsum(n_hits) - n_hits, n_hits)
-        hits = self.index[np.repeat(first, n_hits) + nth] & _ALL_FRAMES
-        return np.repeat(asked, n_hits), hits.astype(np.int64)
-
-
-def _slot(
-    words: npt.NDArray[np.uint32], slots: npt.NDArray[np.uint8]
-) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint8]]:
-    """Returns the (byte, bit) of each word in a table whose size is a power of 2."""
-    # The multiplier is 2**32 over the golden ratio: it spreads words over the upper bits.
-    slot = words * np.uint32(2_654_435_769) >> np.uint32(30 - len(slots).bit_length())
-    return slot >> np.uint32(3), np.uint8(1) << (slot & np.uint32(7)).astype(np.uint8)
-
-
-def _best_first(usable: pd.DataFrame, recordings: pd.DataFrame) -> npt.NDArray[np.int64]:
-    """Returns the positions of the clips, the one most worth keeping first, int64 [N]."""
-    facts = usable[["recording_id", "n_samples", "source_sample_rate_hz"]].merge(
+def _ranked(usable: pd.DataFrame, recordings: pd.DataFrame) -> pd.DataFrame:
+    """Returns the clips with role and annotated, the one most worth keeping first."""
+    facts = usable.reset_index().merge(
         recordings[["recording_id", "role", "annotated"]], on="recording_id", validate="1:1"
     )
     keys = {
@@ -172,82 +71,40 @@ def _best_first(usable: pd.DataFrame, recordings: pd.DataFrame) -> npt.NDArray[n
         "rate_hz": -facts["source_sample_rate_hz"].to_numpy(np.int64),
         "recording_id": facts["recording_id"].to_numpy(object),
     }
-    return pd.DataFrame(keys).sort_values(list(keys)).index.to_numpy(np.int64)
+    order = pd.DataFrame(keys).sort_values(list(keys)).index
+    return facts.iloc[order].set_index("index")
 
 
-def _best_of_group(ranked: pd.DataFrame, config: DuplicatesConfig) -> npt.NDArray[np.int64]:
-    """Returns for each row the position of the first row of its group of duplicates."""
+def _kept_and_group(ranked: pd.DataFrame, config: DuplicatesConfig) -> tuple[Positions, Positions]:
+    """Returns the position of the row that is kept for each row, and of the best of its group."""
     n_clips = len(ranked)
     first_of_hash = ranked.assign(row=range(n_clips)).groupby("pcm_hash")["row"].transform("min")
     same = first_of_hash.to_numpy(np.int64)
     distinct = np.unique(same)
     prints = [np.frombuffer(ranked["fingerprint"].iloc[row], FRAME) for row in distinct]
-    pairs = distinct[matching_pairs(prints, config)]
-    links = np.concatenate([np.stack([np.arange(n_clips), same], axis=1), pairs])
+    pairs = matching_pairs(prints, config)
+    pairs = pairs.assign(one=distinct[pairs["one"]], other=distinct[pairs["other"]])
+    kept = np.arange(n_clips)
+    leaving = pairs[_is_left_out(pairs, ranked, config)].sort_values(["other", "one"])
+    for one, other in leaving[["one", "other"]].to_numpy(np.int64).tolist():
+        if kept[other] == other and kept[one] == one:
+            kept[other] = one
+    links = np.concatenate(
+        [np.stack([np.arange(n_clips), same], axis=1), pairs[["one", "other"]].to_numpy(np.int64)]
+    )
     graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), (n_clips, n_clips))
     _, group = connected_components(graph, directed=False)
     best = np.full(n_clips, n_clips, np.int64)
     np.minimum.at(best, group, np.arange(n_clips))
-    return best[group]
+    return kept[same], best[group]
 
 
-def _candidates(words: _Words) -> npt.NDArray[np.int64]:
-    """Returns (clip, later clip, offset in frames) worth comparing in full, int64 [K, 3].
-
-    The offset is the place in the first clip less the place in the second.
-    """
-    n_clips, span = len(words.starts) - 1, 2 * int(np.diff(words.starts).max(initial=0)) + 1
-    ballots = [np.zeros(0, np.int64)]
-    for mine, theirs in _agreements(words):
-        one, other = words.clips(mine), words.clips(theirs)
-        offset = (mine - words.starts[one]) - (theirs - words.starts[other])
-        pair = np.minimum(one, other) * n_clips + np.maximum(one, other)
-        ballots.append(pair * span + np.where(one < other, offset, -offset) + span // 2)
-    keys, votes = np.unique(np.concatenate(ballots), return_counts=True)
-    keys = keys[np.lexsort((-votes, keys // span))]
-    pair = keys // span
-    is_chosen = np.arange(len(pair)) - np.searchsorted(pair, pair) < _OFFSETS_PER_PAIR
-    one, other = np.divmod(pair[is_chosen], max(1, n_clips))
-    return np.stack([one, other, keys[is_chosen] % span - span // 2], axis=1)
-
-
-def _agreements(words: _Words) -> Iterator[tuple[Positions, Positions]]:
-    """Yields places of frames whose words agree, but for weak bits of the first of the two."""
-    for start in range(0, len(words.frames), _FRAMES_AT_ONCE):
-        frames = words.frames[start : start + _FRAMES_AT_ONCE]
-        heard = np.flatnonzero(frames["word"])
-        for subset, mask in enumerate(fingerprints.probe_masks(frames[heard])):
-            # The word as it is (subset 0) at least finds itself.
-            slots = words.present if subset else words.repeated
-            asked, theirs = words.find(frames["word"][heard] ^ mask, slots)
-            mine = start + heard[asked]
-            elsewhere = words.clips(mine) != words.clips(theirs)
-            mine, theirs = mine[elsewhere], theirs[elsewhere]
-            agree = _neighbours_agree(words, mine, theirs)
-            yield mine[agree], theirs[agree]
-
-
-def _neighbours_agree(words: _Words, mine: Positions, theirs: Positions) -> npt.NDArray[np.bool_]:
-    """Returns which pairs of frames agree in the words around, too, as far as their clips reach."""
-    one, other = words.clips(mine), words.clips(theirs)
-    earliest = np.maximum(words.starts[one] - mine, words.starts[other] - theirs)
-    latest = np.minimum(words.starts[one + 1] - mine, words.starts[other + 1] - theirs)
-    n_wrong, n_compared = np.zeros(len(mine), np.int64), np.zeros(len(mine), np.int64)
-    for step in _NEIGHBOURS:
-        inside = (earliest <= step) & (step < latest)
-        here = words.frames["word"][np.where(inside, mine + step, mine)]
-        there = words.frames["word"][np.where(inside, theirs + step, mine)]
-        n_wrong += np.bitwise_count(here ^ there)
-        n_compared += N_BITS * inside
-    return n_wrong <= _NEIGHBOUR_ERROR_RATE * n_compared
-
-
-def _is_match(one: Frames, other: Frames, offset_frames: int, config: DuplicatesConfig) -> bool:
-    one_start, other_start = max(0, offset_frames), max(0, -offset_frames)
-    n_frames = min(len(one) - one_start, len(other) - other_start)
-    if n_frames < config.min_overlap_share * min(len(one), len(other)):
-        return False
-    error_rate, n_heard = fingerprints.bit_error_rate(
-        one[one_start : one_start + n_frames], other[other_start : other_start + n_frames]
-    )
-    return error_rate <= config.max_bit_error_rate and n_heard * HOP_S >= config.min_overlap_s
+def _is_left_out(
+    pairs: pd.DataFrame, ranked: pd.DataFrame, config: DuplicatesConfig
+) -> npt.NDArray[np.bool_]:
+    """Returns whether the other of each pair goes if the one, which is worth more, is kept."""
+    annotated, is_noise = ranked["annotated"].to_numpy(bool), (ranked["role"] == "noise").to_numpy()
+    one, other = pairs["one"].to_numpy(np.int64), pairs["other"].to_numpy(np.int64)
+    is_covered = pairs["share_of_other"].to_numpy(float) >= config.min_covered_share
+    is_heard_test = annotated[one] & ~annotated[other]
+    return np.asarray(is_covered | is_heard_test | (is_noise[other] & ~is_noise[one]), np.bool_)

@@ -2,11 +2,13 @@
 
 Codes and names change from year to year, so names are joined within one edition and the run may pin
 its bytes. A subspecies, form or domestic kind is reported as its species; what is then still no
-species (a hybrid, a pair that cannot be told apart) has no code here.
+species (a hybrid, a pair that cannot be told apart) has no code here. Capitals in codes do not
+matter.
 """
 
 import csv
 import hashlib
+import io
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -37,13 +39,13 @@ class Ebird:
             passed over.
 
     Raises:
-        TaxonomyError: One code in two rows, or no species at all.
+        TaxonomyError: One code in two rows, two species of one name, or no species at all.
     """
 
     def __init__(self, rows: Iterable[Mapping[str, str]]) -> None:
         taxa: dict[str, Mapping[str, str]] = {}
         for row in rows:
-            if taxa.setdefault(row["SPECIES_CODE"], row) is not row:
+            if taxa.setdefault(row["SPECIES_CODE"].casefold(), row) is not row:
                 raise TaxonomyError(f"code {row['SPECIES_CODE']!r} stands in two rows")
         self._of_code: dict[str, EbirdSpecies] = {}
         self._of_name: dict[str, EbirdSpecies] = {}
@@ -56,6 +58,7 @@ class Ebird:
                 self._of_name[name] = species
         if not self._of_code:
             raise TaxonomyError("no row has CATEGORY 'species'")
+        _check_names(self._of_code.values())
 
     @classmethod
     def read(cls, path: Path, sha256: str | None) -> "Ebird":
@@ -82,7 +85,7 @@ class Ebird:
         _LOG.info("eBird taxonomy %s, SHA-256 %s", path, found)
         try:
             return cls(_rows(content, path))
-        except TaxonomyError as error:
+        except (TaxonomyError, csv.Error) as error:
             raise TaxonomyError(f"{path}: {error}") from error
 
     def species(self, scientific_name: str) -> EbirdSpecies | None:
@@ -96,14 +99,25 @@ class Ebird:
 
     def species_of_code(self, code: str) -> EbirdSpecies | None:
         """Returns the species that `code` is reported as, if the edition has that code."""
-        return self._of_code.get(code)
+        return self._of_code.get(code.casefold())
+
+
+def _check_names(species: Iterable[EbirdSpecies]) -> None:
+    """Refuses two species of one name."""
+    codes: dict[str, str] = {}
+    for each in species:
+        first = codes.setdefault(each.scientific_name, each.code)
+        if first != each.code:
+            raise TaxonomyError(
+                f"the species {first!r} and {each.code!r} are both called {each.scientific_name!r}"
+            )
 
 
 def _rows(content: bytes, path: Path) -> list[dict[str, str]]:
     """Returns the needed columns of the rows that have a code."""
     # Common names of older editions are not all UTF-8; the columns that are read are plain ASCII.
-    lines = content.decode("utf-8-sig", errors="replace").splitlines()
-    reader = csv.DictReader(lines)
+    text = content.decode("utf-8-sig", errors="replace")
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     columns = [column or "" for column in reader.fieldnames or []]
     if missing := [column for column in _COLUMNS if column not in columns]:
         raise TaxonomyError(
@@ -123,7 +137,7 @@ def _rows(content: bytes, path: Path) -> list[dict[str, str]]:
 def _species(code: str, taxa: Mapping[str, Mapping[str, str]]) -> EbirdSpecies | None:
     """Returns what the taxon `code` is reported as, if that is a species."""
     passed = [code]
-    while target := taxa[passed[-1]]["REPORT_AS"]:
+    while target := taxa[passed[-1]]["REPORT_AS"].casefold():
         if target not in taxa or target in passed:
             return None
         passed.append(target)

@@ -101,14 +101,13 @@ def probe_masks(frames: Frames) -> npt.NDArray[np.uint32]:
     return masks
 
 
-def bit_error_rate(one: Frames, other: Frames) -> tuple[float, int]:
-    """Returns (share of bits that differ, number of frames compared) of two aligned fingerprints.
+def bit_errors(one: Frames, other: Frames) -> npt.NDArray[np.float32]:
+    """Returns the share of bits that differ in each frame of two aligned fingerprints, [F].
 
-    Frames that are silent in either are not compared; without any, the share is 1.
+    It is 0.5, that of unrelated sounds, where only one of them is silent, and NaN where both are.
     """
-    heard = (one["word"] != 0) & (other["word"] != 0)
-    n_frames = int(heard.sum())
-    if not n_frames:
-        return 1.0, 0
-    n_wrong = np.bitwise_count(one["word"][heard] ^ other["word"][heard]).sum()
-    return float(n_wrong) / (N_BITS * n_frames), n_frames
+    heard = np.stack([one["word"] != 0, other["word"] != 0])
+    wrong = np.bitwise_count(one["word"] ^ other["word"]) / np.float32(N_BITS)
+    return np.where(heard.all(axis=0), wrong, np.where(heard.any(axis=0), 0.5, np.nan)).astype(
+        np.float32
+    )

@@ -19,12 +19,13 @@ def audit_leaks(
     A side is a fold, or always training (recordings without fold, unlabelled soundscapes, noise),
     or testing (annotated soundscapes). Kinds: `id` (a recording has two sides), `not_usable` (a
     copy or a faulty clip has a fold), `group`, `stated_group`, `recordist` (with the same label),
-    `duplicate` and `same_audio` (equal decoded samples).
+    `duplicate`, `shared_sound` (a stretch of one is in the other) and `same_audio` (equal decoded
+    samples).
 
     Args:
         splits: Columns recording_id, group and fold.
         recordings: Columns recording_id, source, role, label, recordist, group_id and annotated.
-        clips: Columns recording_id, pcm_hash, duplicate_of and error.
+        clips: Columns recording_id, pcm_hash, duplicate_of, sound_group and error.
         config: What makes a group.
 
     Returns:
@@ -33,12 +34,13 @@ def audit_leaks(
     sides = _sides(splits, usable_recordings(recordings, clips))
     in_splits = sides[sides["group"].notna()]
     by_source = in_splits["source"] + "\0" + in_splits["group_id"]
-    cluster = sides["duplicate_of"].fillna(sides["recording_id"])
+    copied = sides["duplicate_of"].fillna(sides["recording_id"])
     leaks = [
         _straddling("id", sides, sides["recording_id"]),
         _straddling("group", in_splits, in_splits["group"]),
         _straddling("stated_group", in_splits, by_source),
-        _straddling("duplicate", sides, cluster),
+        _straddling("duplicate", sides, copied),
+        _straddling("shared_sound", in_splits, in_splits["sound_group"]),
         _straddling("same_audio", sides, sides["pcm_hash"]),
         _not_usable(splits, recordings, clips),
     ]

@@ -5,6 +5,7 @@ and J. D. Markel, 1974; here it is taken over time, bin by bin, so a noise may h
 """
 
 import base64
+import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -22,6 +23,10 @@ _LOWEST_HZ, _HIGHEST_HZ = 500.0, 9_000.0
 """Below is hum, above is what MP3 at 64 kb/s leaves out now and then."""
 _FRAME_S = 0.032
 _N_BANDS = 16
+_NOISE_RATIO = math.exp(-np.euler_gamma)
+"""Geometric by arithmetic mean of the power of Gaussian noise."""
+_STRAY = 0.25
+"""How far above that a single bin of a second of noise comes by chance."""
 _LEAST_POWER = 1e-12
 """Power of a bin that counts as nothing: a 16-bit dither has 1e-8 and more."""
 
@@ -31,8 +36,9 @@ class FlatnessMeter:
 
     In each bin of a spectrogram the geometric mean of the power over time is divided by the
     arithmetic one: 0.56 (e to the power of minus Euler's constant) for stationary Gaussian noise,
-    close to 0 where a bird sings now and then, 1 for a steady tone. The ratio of the liveliest of
-    16 bands between 500 Hz and 9 kHz is the flatness, so a narrow call in noise counts.
+    close to 0 where a bird sings now and then, 1 for a steady tone, which is no noise either: what
+    is above 0.56 counts as as much below it. The ratio that is least like noise, of 16 bands from
+    500 Hz to 9 kHz and of the steadiest bin, is the flatness: a narrow call in noise counts.
     """
 
     def __init__(self, sample_rate_hz: int) -> None:
@@ -59,12 +65,14 @@ class FlatnessMeter:
         self._rest = samples[n_frames * step :]
 
     def flatness(self) -> float | None:
-        """Returns the flatness so far, 0 to 1; None without a frame that holds any sound."""
+        """Returns the flatness so far, to 0.56; None without a frame that holds any sound."""
         if not self._n_frames:
             return None
         means = np.maximum(self._powers / self._n_frames, _LEAST_POWER)
         ratios = np.exp(self._logs / self._n_frames) / means
-        return float((np.add.reduceat(ratios, self._firsts) / self._widths).min())
+        bands = np.add.reduceat(ratios, self._firsts) / self._widths
+        steadiest = 2 * _NOISE_RATIO - max(bands.max(), ratios.max() - _STRAY)
+        return float(min(bands.min(), steadiest))
 
     def _add(self, frames: npt.NDArray[np.float32]) -> None:
         spectra = np.fft.rfft(frames * self._taper, axis=1)[:, self._bins]

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import pandas as pd
 
 from bclef.nomenclature import Taxonomy
+from bclef.normal_forms import names_one_species
 from bclef.tables import Schema
 from bclef.taxonomy import scientific_form
 
@@ -47,8 +48,9 @@ code of the edition. `unmapped`: the edition has no such species, so the name is
 listed species.
 """
 
-_NO_SPECIES = {"sp", "sp.", "spp", "spp.", "sonotype"}
-"""Second words of names that leave the species open: rows that share one are not of one species."""
+_PREFERRED = 3
+"""Rank of a label beside the very name of the species; see `SpeciesNames`."""
+_STATED, _OF_EDITION, _OF_FORM = 2, 1, 0
 
 
 class _Stated(NamedTuple):
@@ -73,7 +75,9 @@ class SpeciesNames:
     most frequent, then the first in the alphabet; so with the names of one label. A label that is
     known as a name, such as a folder `Parus major`, is taken as the name. Labels that differ in
     capitals only, and not in what names stand beside them, are one. A name that leaves the species
-    open, such as `Insecta` or `Gryllus sp.`, unites nothing.
+    open, such as `Insecta`, `Gryllus sp.` or `Unidentified cicada`, unites nothing. A code that the
+    edition reports as another, such as that of a subspecies, gives way to any other label, and to
+    the species' own code as soon as a recording of the species bears no label.
 
     Args:
         recordings: Columns source, label and scientific_name as listed; the last two may be null.
@@ -83,15 +87,12 @@ class SpeciesNames:
     def __init__(self, recordings: pd.DataFrame, taxonomy: Taxonomy) -> None:
         self._taxonomy = taxonomy
         self._stated = _species_stated(_as_stated(recordings, taxonomy), taxonomy)
+        self._labelled = frozenset((row.species, row.label) for row in self._stated if row.label)
         self._label_of_species = _most_frequent(
-            (row.species, row.label, row.name == row.species, row.n_recordings)
-            for row in self._stated
+            _vote(row, taxonomy) for row in self._stated if row.species
         )
-        self._labelled = frozenset(self._label_of_species)
-        for species in {row.species for row in self._stated if row.species} - self._labelled:
-            self._label_of_species[species] = taxonomy.code(species) or species
         self._spelling = _most_frequent(
-            (row.label and row.label.casefold(), row.label, False, row.n_recordings)
+            (_folded(row.label), row.label, _STATED, row.n_recordings)
             for row in self._stated
             if not row.species
         )
@@ -100,12 +101,12 @@ class SpeciesNames:
         self.all_labels = frozenset(to for _, to in unified)
         """The labels of all recordings."""
         self._label_of_label = _most_frequent(
-            (row.label, to, False, row.n_recordings) for row, to in unified
+            (row.label, to, _STATED, row.n_recordings) for row, to in unified
         ) | {label: label for label in self.all_labels}
         for label, to in sorted(self._label_of_label.items()):
             self._spelling.setdefault(label.casefold(), to)
         self.scientific_names = _most_frequent(
-            (to, row.species or row.name, False, row.n_recordings) for row, to in unified
+            (to, row.species or row.name, _STATED, row.n_recordings) for row, to in unified
         )
         """The accepted name of each label, but of those that no source names."""
 
@@ -139,7 +140,7 @@ class SpeciesNames:
         coded = self._taxonomy.name_of_code(label)
         if coded in self._label_of_species:
             return self._label_of_species[coded], "ebird"
-        return self._taxonomy.code(name) or label, "unlisted"
+        return self._taxonomy.code(coded or name) or label, "unlisted"
 
     def table(self, mentioned: pd.DataFrame) -> pd.DataFrame:
         """Returns the table of names, columns of SPECIES_NAMES, sorted by its key.
@@ -169,13 +170,29 @@ class SpeciesNames:
         label = self._unified(row)
         if label == row.listed_label:
             return "source_label"
-        if row.label is None and row.species not in self._labelled:
+        if row.label is None and (row.species, label) not in self._labelled:
             if row.species and label != row.species:
                 return "ebird"
             return "unmapped" if self._taxonomy.ebird else "name_only"
-        if row.listed_label and row.label != row.listed_label:
+        if row.listed_label and _folded(row.label) != _folded(row.listed_label):
             return "synonym"
         return _way(row.name, row.species)
+
+
+def _vote(row: _Stated, taxonomy: Taxonomy) -> tuple[str | None, str, int, int]:
+    """Returns the species of `row`, the label it speaks for, with which rank and how often."""
+    if row.label is None:
+        # How many they are does not count: what a source states they do not overrule.
+        return row.species, taxonomy.code(str(row.species)) or str(row.species), _OF_EDITION, 0
+    coded = taxonomy.ebird and taxonomy.ebird.species_of_code(row.label)
+    if coded and coded.code.casefold() != row.label.casefold():
+        return row.species, row.label, _OF_FORM, row.n_recordings
+    rank = _PREFERRED if row.name == row.species else _STATED
+    return row.species, row.label, rank, row.n_recordings
+
+
+def _folded(text: str | None) -> str | None:
+    return text and text.casefold()
 
 
 def _way(listed: str | None, meant: str | None) -> How:
@@ -195,8 +212,18 @@ def _as_stated(recordings: pd.DataFrame, taxonomy: Taxonomy) -> list[_Stated]:
         name = listed_name and scientific_form(listed_name)
         if meant and " " in meant and _is_known(meant, listed_names, taxonomy):
             name, meant = name or scientific_form(meant), None
+        meant = meant and _spelled(meant, name, taxonomy)
         stated.append(_Stated(str(source), label, listed_name, n, meant, name, None))
     return stated
+
+
+def _spelled(label: str, name: str | None, taxonomy: Taxonomy) -> str:
+    """Returns a species' code as the edition spells it; any other label as it stands."""
+    coded = taxonomy.ebird and taxonomy.ebird.species_of_code(label)
+    if not coded or coded.code.casefold() != label.casefold():
+        return label
+    species = taxonomy.accepted(coded.scientific_name)
+    return coded.code if name is None or taxonomy.accepted(name) == species else label
 
 
 def _is_known(name: str, listed_names: Collection[str], taxonomy: Taxonomy) -> bool:
@@ -207,13 +234,13 @@ def _species_stated(stated: list[_Stated], taxonomy: Taxonomy) -> list[_Stated]:
     """Returns `stated` with species; a label without a name has it from others or its code."""
     named = [
         row._replace(species=taxonomy.accepted(row.name))
-        if row.name and _is_species(row.name)
+        if row.name and names_one_species(row.name)
         else row
         for row in stated
     ]
-    by_label = _most_frequent((row.label, row.species, False, row.n_recordings) for row in named)
+    by_label = _most_frequent((row.label, row.species, _STATED, row.n_recordings) for row in named)
     by_spelling = _most_frequent(
-        (row.label and row.label.casefold(), row.species, False, row.n_recordings) for row in named
+        (_folded(row.label), row.species, _STATED, row.n_recordings) for row in named
     )
     return [
         row
@@ -227,29 +254,24 @@ def _species_stated(stated: list[_Stated], taxonomy: Taxonomy) -> list[_Stated]:
     ]
 
 
-def _is_species(name: str) -> bool:
-    words = name.split()
-    return len(words) > 1 and words[1] not in _NO_SPECIES
-
-
 def _or_none(texts: pd.Series) -> list[str | None]:
     return [None if pd.isna(text) else str(text) for text in texts]
 
 
 def _most_frequent(
-    votes: Iterable[tuple[str | None, str | None, bool, int]],
+    votes: Iterable[tuple[str | None, str | None, int, int]],
 ) -> dict[str, str]:
-    """Returns the value that stands most often beside each key, preferred ones first.
+    """Returns the value that stands most often beside each key, of the highest rank first.
 
     Args:
-        votes: Key, value, whether it is preferred, and how often they stand together; a vote
-            without key or value does not count.
+        votes: Key, value, its rank, and how often they stand together; a vote without key or value
+            does not count.
     """
-    counts: dict[tuple[str, str], tuple[bool, int]] = {}
-    for key, value, is_preferred, n in votes:
+    counts: dict[tuple[str, str], tuple[int, int]] = {}
+    for key, value, rank, n in votes:
         if key and value:
-            preferred, total = counts.get((key, value), (False, 0))
-            counts[key, value] = preferred or is_preferred, total + n
+            highest, total = counts.get((key, value), (rank, 0))
+            counts[key, value] = max(highest, rank), total + n
     # The best comes last of its key, and so stays in the mapping.
     order = sorted(counts.items(), key=lambda item: item[0][1], reverse=True)
     order.sort(key=lambda item: item[1])

@@ -1,10 +1,11 @@
-"""The normal forms of what recordists and sources state: text, dates, places, ratings, licences.
+"""The normal forms of what recordists and sources state: text, dates, places, licences, names.
 
 What cannot be read for certain becomes null, and a licence `unknown`, never a guess at something
 freer. What a licence permits is not decided here: params list the forms that a run accepts.
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -20,29 +21,65 @@ Licence = Literal[OpenLicence, "unknown"]
 
 _VERBATIM = ("url", "page_url", "source_sha256")
 """Text that names a thing outside, where another Unicode form would name nothing."""
-_WORDS = {
-    "attribution": "by",
-    "non-commercial": "nc",
-    "noncommercial": "nc",
-    "share-alike": "sa",
-    "sharealike": "sa",
-    "no-derivatives": "nd",
-    "noderivatives": "nd",
-    "no-derivs": "nd",
-    "noderivs": "nd",
-}
-_RESERVATIONS = {"all", "but", "except", "no", "non", "not"}
-"""Words that make of a licence something else, such as `not CC0`."""
-_CC0 = re.compile(r"(?:^|-)(?:cc-?0|publicdomain-zero|creative-commons-zero)(?:-|$)|^pd$")
-_CC_BY = re.compile(
-    r"(?:^|-)(?:cc|creative-commons|creativecommons-org-licen[cs]es)"
-    r"-(by(?:-nc)?(?:-(?:sa|nd))?)(?:-(\d)-(\d))?(?=-|$)"
+_BREAKS = r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+"
+"""Control characters, and what some reader takes for the end of a line."""
+
+# A licence is read by a closed grammar: whatever it does not know makes the licence unknown.
+_VERSION = r"(?P<version>(?:[1234][.-]0|2[.-][15]))"
+_PORT = (
+    "(?:ar|at|au|az|be|bg|br|ca|ch|cl|cn|co|cr|cz|de|dk|ec|ee|eg|es|fi|fr|ge|gr|gt|hk|hr|hu|ie|igo|"
+    "il|in|it|jo|jp|kr|lu|mk|mt|mx|my|nl|nz|pe|ph|pl|pr|pt|ro|rs|scotland|se|sg|si|th|tw|ug|uk|us|"
+    "ve|vn|za)"
 )
+"""Jurisdictions with licences of their own; Norway's `no` is none of them among words."""
+_SITE = r"(?:(?:https?:)?//)?(?:www\.)?creativecommons\.org"
+_PAGE = r"(?:/(?:legalcode|deed)(?:\.[a-z]{2,3}(?:[-_][a-z]{2,4})?)?)?/?"
+_LICENSED = "(?:(?:-public)?-licen[cs]e)?"
+_ATTRIBUTION = (
+    re.compile(
+        rf"{_SITE}/licen[cs]es/by(?P<nc>-nc)?(?:(?P<sa>-sa)|(?P<nd>-nd))?"
+        rf"(?:/{_VERSION}(?:/(?:{_PORT}|no))?)?{_PAGE}"
+    ),
+    re.compile(
+        # Of other licences than Creative Commons' none is called "Attribution" and a number.
+        rf"(?:(?:cc|creative-commons)-(?:by|attribution)|attribution(?=.*[0-9]))"
+        rf"(?P<nc>-nc|-non-?commercial)?(?:(?P<sa>-sa|-share-?alike)"
+        rf"|(?P<nd>-nd|-no-?deriv(?:s|atives)|-no-derivative-works))?"
+        rf"{_LICENSED}(?:-v?{_VERSION}(?:-(?:international|unported|generic|{_PORT}))?)?{_LICENSED}"
+    ),
+)
+_ZERO = re.compile(
+    rf"{_SITE}/publicdomain/zero(?:/1\.0)?{_PAGE}"
+    r"|(?:(?:creative-commons-)?cc-?0|(?:cc|creative-commons)-zero)(?:-v?1[.-]0)?(?:-universal)?"
+    r"(?:-public-domain-dedication|-licen[cs]e)?|pd"
+)
+_OPEN_WORDS = frozenset(
+    (
+        "aff", "agg", "cf", "complex", "gen", "group", "incertae", "indet", "ined", "near", "nr",
+        "prox", "sedis", "sonotype", "sp", "spec", "species", "spp", "ssp", "stet", "subsp",
+        "subspecies", "undescribed", "undetermined", "unidentified", "unknown", "unnamed",
+    )
+)  # fmt: skip
+"""Words of open nomenclature: with one of them behind it, a genus is no species."""
+_NO_GENUS = frozenset(
+    (
+        "indeterminate", "mixed", "mystery", "other", "possible", "probable", "several",
+        "undescribed", "undetermined", "unidentifiable", "unidentified", "unknown",
+        "unnamed", "unspecified", "various",
+    )
+)  # fmt: skip
+"""First words of what is no name at all."""
+_EPITHET = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
+_AND_IN_BRACKETS = re.compile(r"([^()]+?)\s*\(([^()]+)\)")
 
 
 def clean_text(texts: pd.Series) -> pd.Series:
-    """Returns `texts` in NFC without white space around them; empty ones are null."""
-    cleaned = texts.astype("string").str.normalize("NFC").str.strip()
+    """Returns `texts` in NFC, in one line and without white space around; empty ones are null.
+
+    Control characters and separators of lines are a space, as tables outside may end a row there.
+    """
+    cleaned = texts.astype("string").str.normalize("NFC")
+    cleaned = cleaned.str.replace(_BREAKS, " ", regex=True).str.strip()
     return cleaned.mask(cleaned == "")
 
 
@@ -71,25 +108,47 @@ def within(numbers: pd.Series, low: float, high: float) -> pd.Series:
 def licence_form(text: str | None) -> str:
     """Returns the normal form of the licence that `text` states, with its version where stated.
 
+    The whole text has to be an address, a code or a title of Creative Commons, or a title and the
+    same again in brackets. One word more, and it is `unknown`.
+
     >>> licence_form("//creativecommons.org/licenses/by-nc-sa/4.0/")
     'CC-BY-NC-SA-4.0'
-    >>> licence_form("see LICENCE.md")
+    >>> licence_form("CC BY 4.0, personal use only")
     'unknown'
     """
-    words = re.sub(r"[^a-z0-9]+", "-", (text or "").lower()).strip("-")
-    for word, code in _WORDS.items():
-        words = words.replace(word, code)
-    if not _RESERVATIONS.isdisjoint(words.split("-")):
-        return "unknown"
-    found = _CC_BY.search(words)
+    stated = unicodedata.normalize("NFKC", text or "").strip().lower()
+    if again := _AND_IN_BRACKETS.fullmatch(stated):
+        forms = {_licence_form(part) for part in again.groups()}
+        return forms.pop() if len(forms) == 1 else "unknown"
+    return _licence_form(stated)
+
+
+def _licence_form(stated: str) -> str:
+    """Returns the normal form of one statement in small letters."""
+    words = re.sub(r"[\s_-]+", "-", stated)
+    if _ZERO.fullmatch(stated) or _ZERO.fullmatch(words):
+        return "CC0"
+    address, title = _ATTRIBUTION
+    found = address.fullmatch(stated) or title.fullmatch(words)
     if found is None:
-        return "CC0" if _CC0.search(words) else "unknown"
-    conditions = {"nc", "sa", "nd", "cc0"} & set(words.split("-"))
-    if not conditions <= set(found[1].split("-")):
-        # "CC BY 4.0, no derivatives", or two licences to choose from: a condition would be lost.
         return "unknown"
-    version = f"-{found[2]}.{found[3]}" if found[2] else ""
-    return f"CC-{found[1].upper()}{version}"
+    conditions = "".join(f"-{code.upper()}" for code in ("nc", "sa", "nd") if found[code])
+    version = found["version"]
+    return f"CC-BY{conditions}" + (f"-{version[0]}.{version[-1]}" if version else "")
+
+
+def names_one_species(name: str) -> bool:
+    """Returns whether `name` may be that of one species: a genus, an epithet, nothing left open.
+
+    >>> [names_one_species(name) for name in ("Parus major", "Parus cf. major", "Gryllus sp1")]
+    [True, False, False]
+    """
+    genus, *others = name.casefold().split() or [""]
+    return (
+        bool(others and _EPITHET.fullmatch(others[0]))
+        and genus not in _NO_GENUS
+        and _OPEN_WORDS.isdisjoint(word.strip(".") for word in others)
+    )
 
 
 def without_version(form: str) -> str:

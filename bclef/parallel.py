@@ -92,6 +92,8 @@ def requested_executor() -> Iterator[Executor | None]:
 def progress_bar(n_all: int, describe: str, unit: str, n_done: int = 0) -> tqdm[NoReturn]:
     """Returns a bar on stderr with rate and time left; a log file gets a line every ten seconds.
 
+    There is none where there is nothing to do.
+
     Args:
         n_all: What it counts to.
         describe: Its label.
@@ -99,7 +101,10 @@ def progress_bar(n_all: int, describe: str, unit: str, n_done: int = 0) -> tqdm[
         n_done: How many were done before.
     """
     every_s = 0.2 if sys.stderr.isatty() else 10.0
-    return tqdm(total=n_all, initial=n_done, desc=describe, unit=unit, mininterval=every_s)
+    return tqdm(
+        total=n_all, initial=n_done, desc=describe, unit=unit, mininterval=every_s,
+        disable=n_all == 0,
+    )  # fmt: skip
 
 
 def run_all(

@@ -9,6 +9,7 @@ on from; that a remote source has a file no more is remembered in a JSON file to
 """
 
 import hashlib
+import logging
 import re
 import time
 import unicodedata
@@ -20,8 +21,10 @@ from urllib.parse import urlsplit
 
 from bclef.sidecars import read_sidecar, sha256_of
 from bclef.sources.downloads import discard_part
-from bclef.sources.protocol import FetchError, Source
+from bclef.sources.protocol import UNAVAILABLE, FetchError, Source, SourceStoppedError
 from bclef.tables import atomic_path, sync, write_json
+
+_log = logging.getLogger(__name__)
 
 _ID_CHARS = 60
 # No fetch goes on for that long without a byte; two runs may share a store at the same time.
@@ -29,7 +32,7 @@ _LEFT_BEHIND_S = 3600
 # Until then a file that is half there is gone on from.
 _PART_LASTS_S = 7 * 86_400
 # Of these failures the bytes that came may be used yet.
-_RESUMABLE = "short_body"
+_RESUMABLE = ("short_body", UNAVAILABLE)
 _MAGIC = {b"RIFF": ".wav", b"RF64": ".wav", b"OggS": ".ogg", b"fLaC": ".flac", b"FORM": ".aiff"}
 _MP3_FRAME = re.compile(rb"ID3|\xff[\xe2\xe3\xf2\xf3\xfa\xfb]")
 
@@ -78,6 +81,11 @@ class RawFile:
         if facts is None:
             return None
         path = self.folder / str(facts["name"])
+        if path.parent != self.folder or path.stem != self.stem:
+            _log.warning(
+                "%s: names %s, no file of its own; it counts as absent", self.sidecar, path
+            )
+            return None
         if not path.is_file() or (n_bytes := path.stat().st_size) != facts["n_bytes"]:
             return None
         return Stored(path, n_bytes, str(facts["sha256"]))
@@ -107,7 +115,7 @@ class RawFile:
             FetchError: `source` says so, or the bytes are `empty`, `too_large` or `other_bytes`.
             SourceStoppedError: `source` says so; what came stays for the next run.
         """
-        self.sidecar.unlink(missing_ok=True)
+        _remove(self.sidecar)
         if source.is_remote:
             return self._fetch_remote(source, max_bytes)
         path = self.folder / (self.stem + self._url_suffix())
@@ -124,9 +132,16 @@ class RawFile:
         try:
             source.fetch(self.url, part, max_bytes)
             stored = self._checked(part, max_bytes)
+        except SourceStoppedError:
+            self._put_off()
+            raise
         except FetchError as error:
-            if error.reason != _RESUMABLE:
+            if error.reason not in _RESUMABLE:
                 discard_part(part)
+            if error.reason == UNAVAILABLE:
+                self._put_off()
+            else:
+                _remove(self._late)
             if error.reason == "gone":
                 facts = {"url": self.url, "detail": error.detail, "day": _today().isoformat()}
                 write_json(self._gone, {"recording_id": self.recording_id, **facts})
@@ -138,8 +153,17 @@ class RawFile:
         part.replace(stored.path)
         sync(self.folder)
         self.forget_part()
-        self._gone.unlink(missing_ok=True)
+        _remove(self._gone)
+        _remove(self._late)
         return stored
+
+    @property
+    def was_put_off(self) -> bool:
+        """Whether an earlier run failed at it or was stopped there: others are asked for first."""
+        return self._late.exists()
+
+    def _put_off(self) -> None:
+        write_json(self._late, {"recording_id": self.recording_id, "url": self.url})
 
     def forget_part(self) -> None:
         """Removes what is left of a part, where a run was killed after the file was whole."""
@@ -154,6 +178,11 @@ class RawFile:
     def _gone(self) -> Path:
         """The path of what is remembered of a file that its source has no more."""
         return self.folder / f"{self.stem}.gone.json"
+
+    @property
+    def _late(self) -> Path:
+        """The path of the note that others are to be asked for first."""
+        return self.folder / f"{self.stem}.late.json"
 
     def _url_suffix(self) -> str:
         suffix = PurePosixPath(urlsplit(self.url).path).suffix.lower()
@@ -200,10 +229,17 @@ def remove_left_behind(folder: Path) -> None:
     """
     for path in folder.glob(".*"):
         is_part = path.name.endswith((".part", ".part.json"))
-        with suppress(FileNotFoundError):  # a run beside this one may have finished it just now
+        # A run beside this one may have finished it just now, or nothing may be written here.
+        with suppress(OSError):
             rest_s = time.time() - path.stat().st_mtime
             if rest_s > (_PART_LASTS_S if is_part else _LEFT_BEHIND_S):
                 path.unlink()
+
+
+def _remove(path: Path) -> None:
+    """Removes a file that may be missing, which needs no right to write then."""
+    if path.exists():
+        path.unlink(missing_ok=True)
 
 
 def _today() -> date:

@@ -93,7 +93,8 @@ class MetadataConfig(Section):
     """Lowest rating, 0 to 5; unrated recordings are always kept."""
     drop_same_event: bool
     """Whether a recording goes that the same person made of the same species on the same day as
-    one of another collection, unless their stated lengths (1 s) or places (0.02 degrees) differ."""
+    one of another collection, where both state their length or place and it agrees (1 s, 0.02
+    degrees), and the other does not differ."""
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,14 @@ missing, broken or without what is asked of it counts as absent: its file is the
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
 
 from bclef.tables import TableError, read_json, write_json
+
+_log = logging.getLogger(__name__)
 
 _FACTS = {"n_bytes": int, "sha256": str}
 
@@ -40,7 +43,9 @@ def read_sidecar(
     """
     try:
         found = read_json(path)
-    except TableError:
+    except TableError as error:
+        if path.exists():
+            _log.warning("%s; its file counts as absent", error)
         return None
     is_right = all(isinstance(found.get(key), kind) for key, kind in (kinds or {}).items())
     return found if is_right else None

@@ -113,7 +113,10 @@ class Sieve:
         self.drop_copies(originals, "same_event", "kept as " + originals)
 
     def drop_unusable(self) -> None:
-        """Drops what no run can use: rows of an unknown role, and focal ones without any name."""
+        """Drops what no run can use: without an id, of an unknown role, focal without any name."""
+        recording_id, source = self.kept["recording_id"], self.kept["source"]
+        self.kept = self.kept.assign(recording_id=recording_id.fillna(source + "/unnamed"))
+        self.drop(recording_id.isna(), "no_id", self.kept["url"].fillna("neither id nor url"))
         role = self.kept["role"]
         self.drop(~role.isin(_ROLES), "unknown_role", "role " + role)
         label = self.kept["label"].fillna("neither label nor scientific name")

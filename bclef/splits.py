@@ -67,8 +67,8 @@ def assign_folds(
 
     Args:
         recordings: Columns recording_id, source, role, label, recordist, group_id and fold.
-        clips: Columns recording_id, duplicate_of and error. Copies (`duplicate_of` not null) join
-            groups and get no row of their own, since no feature is made of them.
+        clips: Columns recording_id, duplicate_of, sound_group and error. Copies (`duplicate_of` not
+            null) join groups and get no row of their own, since no feature is made of them.
         targets: The labels that folds validate.
         config: Number of folds and what makes a group.
         seed: Decides between divisions that are equally good.
@@ -156,6 +156,7 @@ def _groups(focal: pd.DataFrame, is_target: pd.Series, config: SplitsConfig) -> 
     """Returns the group of each row, named for the first recording in it."""
     links = [
         focal["duplicate_of"].fillna(focal["recording_id"]),
+        focal["sound_group"],
         focal["source"] + "\0" + focal["group_id"],
     ]
     recordist = recordist_keys(focal["recordist"])

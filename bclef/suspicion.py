@@ -8,12 +8,12 @@ miss. A recording's score is the sum of parts, each from 0 (nothing to see) to 1
   had not heard it
 - stated_length: share by which stated and decoded length differ, beyond 1 s and 5 %
 - silent: 0 at an RMS level of -50 dBFS, 1 at -80
-- clipped: 0 without clipped samples, 1 at 10 % of them
+- clipped: 0 below 0.01 % of clipped samples, 1 at 10 % of them
 - steady: 0 at a flatness of 0.35, 0.5 at 0.5, which noise has and few birds (focal recordings)
 - short: 0 from 2 s on, 1 at 0.5 s (focal recordings)
 - empty: 0 if half of it holds sound, 1 if nothing does
 - low_rate: 0 from an original rate of 22,050 Hz on, 1 at 8,000 Hz, where half of all song is cut
-- no_recordist, no_date: 0.25 each (focal recordings)
+- no_recordist, no_date: 0.25 each (focal recordings), but nothing where more than half lack it
 """
 
 from collections.abc import Callable, Collection, Hashable, Mapping
@@ -52,6 +52,8 @@ CLIPS_NEEDS = {
 WINDOW_SCORES_NEEDS = {"recording_id": "string", "start_s": "float64", "end_s": "float64"}
 
 _WINDOW = list(WINDOW_SCORES_NEEDS)
+_LEAST_CLIPPED = 1e-4
+"""Share of clipped samples below which nothing is said of it."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,18 @@ class _Part:
     """0 to 1 for each recording; NaN where nothing is known."""
     words: str
     """What is said of a recording whose weight is above 0, with its facts in braces."""
+    may_be_common: bool = False
+    """Whether it says nothing of a recording once more than half of the focal ones have it."""
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """Where to look."""
+
+    rows: pd.DataFrame
+    """recording_id, source, label, score, reasons (the heaviest first) and url."""
+    common: tuple[str, ...]
+    """What more than half of the focal recordings have, a sentence each; it is no ground."""
 
 
 def _slope(facts: pd.Series, nothing: float, everything: float) -> npt.NDArray[Any]:
@@ -101,7 +115,9 @@ _PARTS = (
     ),
     _Part(
         "clipped",
-        lambda facts: _slope(facts["clipped_share"], 0, 0.1),
+        lambda facts: _slope(
+            facts["clipped_share"].where(facts["clipped_share"] >= _LEAST_CLIPPED), 0, 0.1
+        ),
         "{clipped_share:.2%} of the samples clipped",
     ),
     _Part(
@@ -126,18 +142,20 @@ _PARTS = (
         "no_recordist",
         lambda facts: _focal(facts, 0.25 * facts["recordist"].isna().to_numpy(float)),
         "no recordist",
+        may_be_common=True,
     ),
     _Part(
         "no_date",
         lambda facts: _focal(facts, 0.25 * facts["recorded_on"].isna().to_numpy(float)),
         "no date",
+        may_be_common=True,
     ),
 )
 PART_NAMES = tuple(part.name for part in _PARTS)
 """What a score is the sum of."""
 
 
-def read_suspects(data: Path, gone: Collection[str], n_most: int) -> pd.DataFrame:
+def read_suspects(data: Path, gone: Collection[str], n_most: int) -> Suspects:
     """Returns the `most_suspicious` recordings by what the tables in the folder `data` say so far.
 
     Args:
@@ -158,18 +176,18 @@ def read_suspects(data: Path, gone: Collection[str], n_most: int) -> pd.DataFram
     return most_suspicious(facts[~facts["recording_id"].isin(list(gone))], n_most)
 
 
-def most_suspicious(facts: pd.DataFrame, n_most: int) -> pd.DataFrame:
+def most_suspicious(facts: pd.DataFrame, n_most: int) -> Suspects:
     """Returns the recordings of the highest scores above 0, highest first, then by id.
 
     Args:
         facts: What `_PARTS` ask for, a row per recording.
         n_most: How many at most.
-
-    Returns:
-        recording_id, source, label, score, reasons (the heaviest first) and url.
     """
     weights = {part.name: np.nan_to_num(np.asarray(part.weight(facts), float)) for part in _PARTS}
     table = pd.DataFrame(weights, index=facts.index)
+    of_focal = table[facts["role"] == "focal"] > 0
+    common = [part for part in _PARTS if part.may_be_common and of_focal[part.name].mean() > 0.5]
+    table[[part.name for part in common]] = 0.0
     ranked = facts.assign(score=table.sum(axis=1)).sort_values(
         ["score", "recording_id"], ascending=[False, True]
     )
@@ -180,7 +198,12 @@ def most_suspicious(facts: pd.DataFrame, n_most: int) -> pd.DataFrame:
     ]
     chosen = chosen.assign(reasons=reasons)
     columns = ["recording_id", "source", "label", "score", "reasons", "url"]
-    return chosen[columns].reset_index(drop=True)
+    told = [
+        f"{of_focal[part.name].sum():,} of {len(of_focal):,} focal recordings have {part.words}, "
+        "which is therefore no ground for suspicion."
+        for part in common
+    ]
+    return Suspects(chosen[columns].reset_index(drop=True), tuple(told))
 
 
 def _reasons(weights: pd.Series, fact: Mapping[Hashable, object]) -> str:

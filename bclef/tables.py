@@ -23,6 +23,8 @@ from pyarrow import parquet
 
 from bclef.columns import arrow_type, dtype_name, is_dtype, to_arrow, to_pandas, wrong_rows
 
+_DEVICES = Path("/dev")
+
 
 class TableError(Exception):
     """A table or JSON file is missing or broken, or holds something other than its schema says."""
@@ -137,12 +139,9 @@ def read_table(
 
 def empty_table(schema: Schema) -> pd.DataFrame:
     """Returns a frame without rows, with the columns and in-memory dtypes of `schema`."""
-    return pd.DataFrame(
-        {
-            column: to_pandas(pa.chunked_array([], type=arrow_type(dtype)), dtype)
-            for column, dtype in schema.columns.items()
-        }
-    )
+    dtypes = schema.columns.items()
+    nothing = {column: pa.chunked_array([], type=arrow_type(dtype)) for column, dtype in dtypes}
+    return pd.DataFrame({column: to_pandas(nothing[column], dtype) for column, dtype in dtypes})
 
 
 @contextmanager
@@ -150,11 +149,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside `path`, of the same suffix, that becomes `path` on success.
 
     The file reaches the disk before it takes the name; after an exception nothing is left behind.
-    Parent folders are made.
+    Parent folders are made; a link is replaced, not what it leads to.
 
     Raises:
+        TableError: At `path` is a folder, a device or the like.
         FileNotFoundError: The body wrote nothing to the temporary path.
     """
+    # A program that may would put a file in place of /dev/null, or of /dev/stdout, which is a link.
+    if (path.exists() and not path.is_file()) or path.parent.resolve() == _DEVICES:
+        raise TableError(f"{path}: found a folder or a device, expected a regular file or none")
     temporary = _beside(path)
     try:
         yield temporary
@@ -224,7 +227,7 @@ def read_json(path: Path) -> dict[str, Any]:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise TableError(f"{path}: no such file; run the stage that writes it") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TableError(f"{path}: not JSON ({error}); delete it and rerun its stage") from error
     if not isinstance(tree, dict):
         raise TableError(f"{path}: found a JSON {type(tree).__name__}, expected an object")
@@ -234,8 +237,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def _arrow_column(frame: pd.DataFrame, schema: Schema, column: str, path: Path) -> pa.Array:
     """Returns a column of `frame` as an Arrow array of exactly the dtype that `schema` states."""
     dtype, values = schema.columns[column], frame[column]
-    wrong = wrong_rows(values, dtype)
-    if wrong.any():
+    if (wrong := wrong_rows(values, dtype)).any():
         position = int(wrong.argmax())
         found = "null" if values.isna().iloc[position] else repr(values.iloc[position])
         raise TableError(
@@ -263,8 +265,7 @@ def _check_types(found: Mapping[str, pa.DataType], schema: Schema, path: Path) -
 def _check_key(frame: pd.DataFrame, schema: Schema, path: Path) -> None:
     if not schema.key:
         return
-    repeated = frame.duplicated(list(schema.key)).to_numpy()
-    if repeated.any():
+    if (repeated := frame.duplicated(list(schema.key)).to_numpy()).any():
         row = _row_name(frame, schema, int(repeated.argmax()))
         raise TableError(
             f"{path}: {schema.name}: {int(repeated.sum())} rows repeat a key, first where {row}; "

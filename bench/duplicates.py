@@ -14,15 +14,17 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from bclef.duplicates import DuplicatesConfig, matching_pairs
 from bclef.fingerprints import FRAME, HOP_S, LAG_FRAMES, N_BITS, N_WEAK_BITS, Frames
+from bclef.matches import DuplicatesConfig, matching_pairs
 
 SIZES = (1_000, 10_000, 50_000)
 COPY_EVERY = 50
 CUT_SHARE = 0.6
 CODEC_NOISE = 0.25
 """Noise in the bands of a copy, which turns 8 % of the bits, as MP3 at 64 kb/s does."""
-CONFIG = DuplicatesConfig(max_bit_error_rate=0.25, min_overlap_s=1.0, min_overlap_share=0.5)
+CONFIG = DuplicatesConfig(
+    max_bit_error_rate=0.25, min_overlap_s=1.0, min_overlap_share=0.5, min_covered_share=0.8
+)
 UNSHARED = np.float32(1.4)
 """Share of a fall that its neighbours have no part in: neighbouring bits then correlate as real."""
 _SHAPE = np.hanning(10)[1:-1].astype(np.float32) ** 2
@@ -72,7 +74,7 @@ def measure(n_clips: int, clip_s: float) -> tuple[float, float, float, float, in
     """Returns core seconds, MiB of the fingerprints, MiB at the peak, found share, false pairs."""
     prints, truth = collection(n_clips, clip_s)
     begin = time.process_time()
-    found = set(map(tuple, matching_pairs(prints, CONFIG).tolist()))
+    found = set(map(tuple, matching_pairs(prints, CONFIG)[["one", "other"]].values.tolist()))
     took_s = time.process_time() - begin
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     held_mib = sum(frames.nbytes for frames in prints) / 2**20

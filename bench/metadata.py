@@ -39,7 +39,8 @@ LICENCES = (
 
 def names(number: int) -> tuple[str, str]:
     """Returns the old and the accepted name of species `number`."""
-    return f"Vetus species{number}", f"Genus{number % 97} species{number}"
+    epithet = "".join(chr(ord("a") + int(digit)) for digit in str(number))
+    return f"Vetus {epithet}", f"Genus {epithet}"
 
 
 def listing(source: str, n_rows: int, rng: np.random.Generator) -> Listing:

@@ -23,6 +23,7 @@ CLIPS_NEEDS = {
     "recording_id": "string",
     "pcm_hash": "string?",
     "duplicate_of": "string?",
+    "sound_group": "string?",
     "error": "string?",
 }
 

@@ -4,6 +4,7 @@ import re
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -59,6 +60,8 @@ class Reply:
     """Whether it ends with a reset."""
     before_end: Callable[[], None] | None = None
     """Called when the bytes are sent, before the connection ends."""
+    byte_every_s: float = 0.0
+    """Time between two bytes of the body; at 0 all are sent at once."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +142,12 @@ class _Handler(BaseHTTPRequestHandler):
             if value is not None:
                 self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(reply.body[: reply.breaks_after])
-        self.wfile.flush()
+        body = reply.body[: reply.breaks_after]
+        n_at_once = 1 if reply.byte_every_s else max(1, len(body))
+        for first in range(0, len(body), n_at_once):
+            self.wfile.write(body[first : first + n_at_once])
+            self.wfile.flush()
+            time.sleep(reply.byte_every_s)
         if reply.before_end:
             reply.before_end()
         if reply.resets:
@@ -171,6 +178,7 @@ class FaultSource:
 
     home: str
     cache_root: Path
+    secret: str = ""
 
     @property
     def name(self) -> str:
@@ -182,7 +190,9 @@ class FaultSource:
 
     @cached_property
     def client(self) -> PoliteClient:
-        return PoliteClient(HTTP, self.home, self.cache_root, clock=HandClock().clock())
+        client = PoliteClient(HTTP, self.home, self.cache_root, clock=HandClock().clock())
+        client.keep_secret({"key": self.secret})
+        return client
 
     def list_recordings(self) -> Listing:
         raise NotImplementedError
@@ -192,7 +202,12 @@ class FaultSource:
 
 
 def fetch_files(
-    home: str, root: Path, names: list[str], *, ask_again_after_days: int = 30
+    home: str,
+    root: Path,
+    names: list[str],
+    *,
+    ask_again_after_days: int = 30,
+    secret: str = "",
 ) -> pd.DataFrame:
     """Returns the files table after fetching `names` from the server into a store at `root`."""
     recordings = pd.DataFrame(
@@ -206,7 +221,7 @@ def fetch_files(
     config = FetchConfig(
         max_failed_share=0.5, max_bytes=1 << 20, ask_again_after_days=ask_again_after_days
     )
-    source = FaultSource(home, root / "searches")
+    source = FaultSource(home, root / "searches", secret)
     try:
         return fetch_recordings(recordings, {"faults": source}, root, config, Executor())
     finally:

@@ -26,7 +26,7 @@ FLOORS = {
     0: "audio codehash columns config containers declared dotted faults parallel pools "
     "provenance redaction stage tables tracking",
     1: "archive clips duplicates ebird events failures features fingerprints labelling leaks "
-    "meters naming nomenclature normal_forms rawfiles recordings rejections sidecars sieve "
+    "matches meters naming nomenclature normal_forms rawfiles recordings rejections sidecars sieve "
     "skipped sources splits store suspicion taxonomy windowscores",
     2: "augment averaging checkpoints clipsampling crops dataset frontend holdout intervals losses "
     "metrics modelfiles models objective scorecards spectrogram truth",

@@ -24,10 +24,12 @@ from bclef.archive import (
     fetch_recordings,
     write_attribution,
 )
+from bclef.credits import COLUMNS, read_credits
 from bclef.parallel import executor
 from bclef.rawfiles import RawFile, remove_left_behind, safe_name
 from bclef.sidecars import forget
 from bclef.sources.protocol import FetchError, Listing
+from bclef.sources.storefolders import StoreError
 from bclef.tables import read_table, write_table
 
 WAV = b"RIFF\0\0\0\0WAVEfmt "
@@ -316,12 +318,51 @@ def test_full_disk_fails_the_stage_and_keeps_what_is_whole(
     assert shelf.asked == ["one.wav", url, "two.wav"]
 
 
-def test_other_faults_of_the_disk_are_not_hidden(
-    shelf: Shelf, tmp_path: Path, pool: Executor
-) -> None:
+def test_other_faults_of_the_disk_are_told(shelf: Shelf, tmp_path: Path, pool: Executor) -> None:
     (tmp_path / "store").write_text("a file where the folder should be")
-    with pytest.raises(OSError, match=r"Not a directory|File exists"):
+    with pytest.raises(StoreError, match=r"raw/shelf: cannot be .*Not a directory"):
         _fetch({"r1": "one.wav"}, shelf, tmp_path / "store", pool)
+
+
+@pytest.mark.parametrize("name", ["../../x", "/x", "..", "r2-0.wav", ""])
+def test_sidecar_that_names_another_file_is_not_believed(
+    name: str, shelf: Shelf, tmp_path: Path, pool: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = _fetch({"r1": "one.wav"}, shelf, tmp_path, pool)
+    (tmp_path / "x").write_bytes(WAV + b"one")
+    [sidecar] = (tmp_path / "raw").rglob("*.json")
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"name": name}))
+    assert _fetch({"r1": "one.wav"}, shelf, tmp_path, pool).equals(files)
+    assert "counts as absent" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{", "\0"])
+def test_damaged_sidecar_is_told_and_counts_as_absent(
+    content: str, shelf: Shelf, tmp_path: Path, pool: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = _fetch({"r1": "one.wav"}, shelf, tmp_path, pool)
+    [sidecar] = (tmp_path / "raw").rglob("*.json")
+    sidecar.write_text(content)
+    assert _fetch({"r1": "one.wav"}, shelf, tmp_path, pool).equals(files)
+    assert sidecar.name in caplog.text
+
+
+def test_store_where_all_is_there_is_not_written_to(
+    shelf: Shelf, tmp_path: Path, pool: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = Shelf(shelf.folder, is_remote=True)
+    files = _fetch(URLS, remote, tmp_path / "store", pool)
+    (tmp_path / "store" / "raw" / "shelf" / ".0a-r1.wav").write_bytes(b"half")
+    os.utime(tmp_path / "store" / "raw" / "shelf" / ".0a-r1.wav", (0, 0))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for name in ("unlink", "rename", "replace", "touch"):
+        monkeypatch.setattr(Path, name, refuse)
+    assert _fetch(URLS, remote, tmp_path / "store", pool).equals(files)
+    with pytest.raises(StoreError, match="Read-only file system"):
+        _fetch({**URLS, "r4": "one.wav"}, remote, tmp_path / "store", pool)
 
 
 @pytest.mark.slow
@@ -424,10 +465,25 @@ def test_credits_are_sorted_and_hold_only_what_was_fetched(tmp_path: Path) -> No
     )
     write_attribution(recordings, _files(2, ["gone"]), tmp_path / "ATTRIBUTION.csv")
     assert (tmp_path / "ATTRIBUTION.csv").read_text() == (
-        "recording_id,scientific_name,recordist,licence,attribution,url\n"
-        "r0,,,CC-BY,zero,u0\n"
-        'r1,Parus major,"Ann ""A"", B",CC0,one,p1\n'
+        '"recording_id","scientific_name","recordist","licence","attribution","url"\n'
+        '"r0","","","CC-BY","zero","u0"\n'
+        '"r1","Parus major","Ann ""A"", B","CC0","one","p1"\n'
     )
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n", "\x0b", "\x1c", "\x85", "\u2028", "\u2029"])
+def test_credits_are_read_as_written_whatever_ends_a_line_in_them(end: str, tmp_path: Path) -> None:
+    row = [
+        "r0",
+        f"Parus{end}major",
+        f"A{end}B",
+        "CC0",
+        f"{end}credit",
+        f"https://example.org/{end}x",
+    ]
+    recordings = pd.DataFrame([row], columns=COLUMNS).assign(page_url=None)
+    write_attribution(recordings, _files(1, []), tmp_path / "ATTRIBUTION.csv")
+    assert read_credits(tmp_path / "ATTRIBUTION.csv").to_numpy().tolist() == [row]
 
 
 def test_work_can_be_sent_to_another_process(tmp_path: Path) -> None:

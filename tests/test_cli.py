@@ -15,6 +15,7 @@ from bclef.clips import CLIPS
 from bclef.recordings import RECORDINGS
 from bclef.sieve import REJECTED
 from bclef.tables import write_table
+from bclef.windowscores import window_scores_schema
 from tests.rows import rows_of
 
 
@@ -150,6 +151,9 @@ def test_module_is_a_command_too():
     assert "RECORDINGS" in done.stdout
 
 
+STRANGER = "c\x1b[2J\n\u202e"
+
+
 @pytest.fixture
 def listed(tmp_path):
     """A workspace in which the metadata stage has run, with a hostile name."""
@@ -157,9 +161,9 @@ def listed(tmp_path):
         {
             "recording_id": recording_id, "source": source, "role": "focal", "label": "gretit1",
             "secondary_labels": [], "recordist": None, "attribution": "x", "url": "u",
-            "recorded_on": "2024-05-01", "annotated": False,
+            "recorded_on": "2024-05-01" if source == "demo" else None, "annotated": False,
         }
-        for recording_id, source in (("a", "demo"), ("b", "demo"), ("c\x1b[2J\n\u202e", "folder"))
+        for recording_id, source in (("a", "demo"), ("b", "demo"), (STRANGER, "folder"))
     ]  # fmt: skip
     taken = [
         {
@@ -190,7 +194,9 @@ def test_data_is_shown_after_the_first_stage_and_says_what_has_not_run(listed):
     assert "Stage fetch has not run here yet." in lines
     assert "Stage resample has not run here yet." in lines
     assert "No fold is trained yet: wrong labels are not looked for." in lines
-    assert done.output.count("no recordist") == 3
+    said = "3 of 3 focal recordings have no recordist, which is therefore no ground for suspicion."
+    assert said in lines
+    assert lines[-1].split() == ["0.25", "c\\x1b[2J\\n\\u202e", "folder", "gretit1", "no", "date"]
 
 
 def test_data_of_strangers_moves_no_cursor(listed):
@@ -203,10 +209,12 @@ def test_data_counts_what_later_stages_took_out(listed):
     files = [
         {"recording_id": "a", "path": "raw/a"},
         {"recording_id": "b", "error": "gone", "detail": "HTTP 404"},
+        {"recording_id": STRANGER, "path": "raw/c"},
     ]
     clips = [
         {"recording_id": "a", "error": "silent", "detail": "RMS level -99.0 dBFS"},
         {"recording_id": "b", "error": "gone", "detail": "HTTP 404"},
+        {"recording_id": STRANGER, "path": "clips/c"},
     ]
     write_table(rows_of(FILES, files), listed / "data/files.parquet", FILES)
     write_table(rows_of(CLIPS, clips), listed / "data/clips.parquet", CLIPS)
@@ -222,6 +230,20 @@ def test_data_counts_what_later_stages_took_out(listed):
     table = pd.read_csv(output)
     assert table["reason"].tolist() == ["listed_twice", "licence", "licence", "gone", "silent"]
     assert table.columns.tolist() == ["recording_id", "source", "stage", "reason", "detail"]
+
+
+def test_data_of_an_earlier_run_is_told_as_such(listed):
+    of_old = [{"recording_id": "old", "error": "gone", "detail": "HTTP 404"}]
+    write_table(rows_of(FILES, of_old), listed / "data/files.parquet", FILES)
+    schema = window_scores_schema(["gretit1"])
+    scores = pd.DataFrame({"recording_id": ["old"], "start_s": [0.0], "end_s": [5.0]})
+    scores = scores.astype({"recording_id": "string"}).assign(gretit1=np.float32([0.1]))
+    write_table(scores, listed / "data/oof/0.parquet", schema)
+    lines = run("data", "--workspace", listed).output.splitlines()
+    assert lines[4] == "  3     2       1    -  kept"
+    assert "Stage fetch has not run since stage metadata did." in lines
+    assert "Stage resample has not run here yet." in lines
+    assert "No fold is trained on these recordings: wrong labels are not looked for." in lines
 
 
 def test_data_without_any_table_says_what_to_run(tmp_path):

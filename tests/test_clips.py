@@ -38,6 +38,7 @@ CONFIG = ResampleConfig.from_tree(
             "max_bit_error_rate": 0.25,
             "min_overlap_s": 1.0,
             "min_overlap_share": 0.5,
+            "min_covered_share": 0.8,
         },
     },
     "test",

@@ -225,6 +225,34 @@ def test_file_name_without_a_home_has_the_path_as_its_id(workspace: Path) -> Non
     assert by_id(listing)["collection"].isna().all()
 
 
+def test_number_of_a_home_is_one_however_it_is_written(workspace: Path) -> None:
+    rows = [
+        focal("a", "XC1", filename="a/XC0009.ogg"),
+        focal("a", "XC2", filename="a/XC10.ogg"),
+        focal("a", "XC3", filename="a/XC\u0661\u0662.ogg"),
+    ]
+    make_folder(workspace / "c", 2023, rows)
+    assert list(by_id(listed()).index) == [
+        "XC9", "XC10", "competition/c/train_audio/a/XC\u0661\u0662.ogg",
+    ]  # fmt: skip
+
+
+def test_label_nan_is_a_label_as_na_is(workspace: Path) -> None:
+    rows = [focal("nan", "XC1"), focal("NA", "XC2"), focal("", "XC3", filename="nan/XC3.ogg")]
+    make_folder(workspace / "c", 2025, rows)
+    listing = listed()
+    assert dict(by_id(listing)["label"]) == {"XC1": "nan", "XC2": "NA"}
+    assert by_id(listing).loc["XC1", "common_name"] == "Bird nan"
+    assert reasons(listing)["XC3"] == "no_label"
+
+
+def test_sonotypes_of_one_vague_name_stay_classes_of_their_own(workspace: Path) -> None:
+    names = {"scientific_name": "Unidentified cicada", "class_name": "Insecta"}
+    rows = [focal("47158son01", "iNat1", **names), focal("47158son02", "iNat2", **names)]
+    make_folder(workspace / "c", 2026, rows)
+    assert list(build(listed()).classes["label"]) == ["47158son01", "47158son02"]
+
+
 def test_table_finds_a_file_whatever_the_unicode_form_of_its_name(workspace: Path) -> None:
     root = make_folder(workspace / "c", 2023, [focal("a", "XC1")])
     name = "a/g\u00fcira.ogg"
@@ -423,6 +451,34 @@ def test_file_with_nocall_only_is_annotated_without_rows(workspace: Path) -> Non
     assert by_id(listing, "soundscape")["annotated"].to_dict()[S22]
 
 
+def test_only_an_explicit_nocall_says_that_nobody_sings(workspace: Path) -> None:
+    root = make_folder(workspace / "c", 2026)
+    other = "BC2026_Train_0040_S05_20220101_010000"
+    for useless in (
+        [window("0", "5", "a")],
+        [window("00:00:00", "00:00:05", "")],
+        [window("00:00:00", "00:00:05", " ; ")],
+        [window("soon", "00:00:05", "nocall")],
+    ):
+        write_windows(root, [*useless, window("00:00:00", "00:00:05", "nocall; a", other)])
+        listing = listed()
+        annotated = by_id(listing, "soundscape")["annotated"]
+        assert annotated.to_dict() == {S22: False, S22.replace(S22.rpartition("/")[2], other): True}
+        assert reasons(listing)[S22] == "bad_annotation"
+        assert [box[2] for box in boxes(listing)] == ["a"]
+
+
+def test_window_without_a_label_says_so(workspace: Path) -> None:
+    root = make_folder(workspace / "c", 2026)
+    write_windows(root, [window("00:00:00", "00:00:05", ""), window("00:00:05", "00:00:10", "a")])
+    listing = listed()
+    rejected = listing.rejected[listing.rejected["reason"] == "bad_annotation"]
+    assert rejected["detail"].tolist() == [
+        "c/train_soundscapes_labels.csv row 1: no label, not even nocall"
+    ]
+    assert by_id(listing, "soundscape").loc[S22, "annotated"]
+
+
 def test_labels_of_no_file_and_of_no_time_are_rejected(workspace: Path) -> None:
     root = make_folder(workspace / "c", 2026)
     rows = [
@@ -573,6 +629,8 @@ def test_url_that_leaves_the_folder_or_names_another_is_unknown(url: str, worksp
         ("[]", []),
         ("", []),
         ("nan", []),
+        ("[nan]", []),
+        ("['nan', 'NA']", ["nan", "NA"]),
         ("NaN", []),
         ("['']", []),
         ("rbsrob1", ["rbsrob1"]),
@@ -592,9 +650,7 @@ def test_list_written_as_text_is_read(text: str, words: list[str]) -> None:
     assert parse_list(text) == words
 
 
-LABELS = st.text(st.characters(codec="utf-8"), min_size=1).filter(
-    lambda text: text.strip() not in ("", "nan", "NaN")
-)
+LABELS = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: text.strip() != "")
 
 
 @given(st.lists(LABELS))

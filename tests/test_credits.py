@@ -73,6 +73,35 @@ def test_no_table_and_another_table_are_refused(tmp_path):
         read_credits(tmp_path / "other.csv")
 
 
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\u2028", "\x85", "\x1e"])
+def test_what_ends_a_line_elsewhere_ends_no_row(tmp_path, end):
+    odd = table_of(("XC1", "Parus major", f"Jo{end}Ann", "CC0", f"https://xeno-canto.org/1{end}"))
+    write_credits(odd, tmp_path / "a.csv", tmp_path / "a.html")
+    pd.testing.assert_frame_equal(read_credits(tmp_path / "a.csv"), odd)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("XC1,Parus major,A\n", r"row 1 is \['XC1', 'Parus major', 'A'\], expected 6 fields"),
+        ("XC1,a,b,c,d,e,f\n", "row 1 is .* expected 6 fields"),
+        ("XC1,a,b,c,d,e\n,a,b,c,d,e\n", "row 2 is .* that begin with a recording_id"),
+        ("XC1,Parus major,A\rB,CC0,x,y\n", "row 1 is|not a table of credits"),
+        ('XC1,Parus major,"A', "not a table of credits"),
+    ],
+)
+def test_broken_row_is_refused_rather_than_passed_without_its_licence(tmp_path, rows, message):
+    (tmp_path / "a.csv").write_text(",".join(COLUMNS) + "\n" + rows, newline="")
+    with pytest.raises(CreditsError, match=message):
+        read_credits(tmp_path / "a.csv")
+
+
+def test_empty_file_is_no_table_of_credits(tmp_path):
+    (tmp_path / "a.csv").touch()
+    with pytest.raises(CreditsError, match="not a table of credits"):
+        read_credits(tmp_path / "a.csv")
+
+
 def test_page_names_recordist_licence_and_address_of_every_recording():
     page = render_page(TABLE)
     for row in TABLE.itertuples():

@@ -1,6 +1,7 @@
 import errno
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -151,7 +152,7 @@ def test_a_refusal_stops_at_once(
     assert len(site.asked) == 1
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("status", [429, 503])
 def test_what_may_pass_is_asked_for_again_and_stops_the_source_in_the_end(
     status: int, client: PoliteClient, site: FaultServer, path: Path
 ) -> None:
@@ -160,6 +161,37 @@ def test_what_may_pass_is_asked_for_again_and_stops_the_source_in_the_end(
     with pytest.raises(SourceStoppedError, match="after 3 tries"):
         get(client, site.say("/b.ogg", busy), path)
     assert len(site.asked) == 6
+
+
+@pytest.mark.parametrize("reply", [Reply(HTML, 500), Reply(b"", resets=True, breaks_after=0)])
+def test_one_file_that_cannot_be_had_now_does_not_stop_the_source(
+    reply: Reply, client: PoliteClient, site: FaultServer, path: Path
+) -> None:
+    if reply.resets:
+        reply = replace(reply, status=502)
+    with pytest.raises(FetchError, match=r"unavailable: .*after 3 tries"):
+        get(client, site.say("/b.ogg", reply), path)
+    assert len(site.asked) == 3
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"error": "x"}', b" [1]", "<html>".encode("utf-16"), "\ufeff<p>".encode("utf-16-be")]
+)
+def test_words_under_the_name_of_audio_are_refused(
+    body: bytes, client: PoliteClient, site: FaultServer, path: Path
+) -> None:
+    url = site.say("/a.ogg", Reply(body, headers={"Content-Type": "audio/ogg"}))
+    with pytest.raises(FetchError, match="not_audio"):
+        get(client, url, path)
+
+
+def test_a_validator_with_the_key_in_it_is_not_kept(
+    client: PoliteClient, site: FaultServer, path: Path
+) -> None:
+    client.keep_secret({"key": "s3cret/key"})
+    url = site.say("/a.ogg", Reply(SONG, headers={**ETAG, "ETag": '"s3cret%2Fkey"'}))
+    get(client, url, path)
+    assert json.loads(facts_of(path).read_text())["validator"] is None
 
 
 def test_a_file_over_the_limit_is_refused_before_its_body(

@@ -6,12 +6,15 @@ import pytest
 import soundfile
 import soxr
 
-from bclef import audio, duplicates
-from bclef.duplicates import DuplicatesConfig, mark_duplicates, matching_pairs
+from bclef import audio, matches
+from bclef.duplicates import mark_duplicates
 from bclef.fingerprints import FRAME, HOP_S
+from bclef.matches import DuplicatesConfig, matching_pairs
 from tests.sounds import RATE_HZ, fingerprint, noise, song
 
-CONFIG = DuplicatesConfig(max_bit_error_rate=0.25, min_overlap_s=1.0, min_overlap_share=0.5)
+CONFIG = DuplicatesConfig(
+    max_bit_error_rate=0.25, min_overlap_s=1.0, min_overlap_share=0.5, min_covered_share=0.8
+)
 
 
 def reencoded(path, wave, sample_rate_hz, subtype, quality):
@@ -66,12 +69,12 @@ def marked(clips, **facts):
 
 @pytest.mark.parametrize("n_frames_at_once", [1, 7, 1_000])
 def test_index_finds_what_a_search_through_all_words_finds(rng, monkeypatch, n_frames_at_once):
-    monkeypatch.setattr(duplicates, "_FRAMES_AT_ONCE", n_frames_at_once)
+    monkeypatch.setattr(matches, "_FRAMES_AT_ONCE", n_frames_at_once)
     words = rng.integers(0, 40, 500).astype(np.uint32) * 0x9E3779B1  # many equal ones, some silent
     parts = [np.zeros(n, FRAME) for n in (0, 200, 1, 299)]
     for part, some in zip(parts, np.split(words, [0, 200, 201]), strict=True):
         part["word"] = some
-    joined = duplicates._Words.join(parts)
+    joined = matches._Words.join(parts)
     probes = np.concatenate([words[::3], rng.integers(1, 2**32, 300).astype(np.uint32)])
     asked, places = joined.find(probes, joined.present)
     expected = {(a, p) for a, probe in enumerate(probes) for p in np.flatnonzero(words == probe)}
@@ -87,17 +90,17 @@ def test_word_of_all_ones_is_found():
     # Its index keys are the last that 64 bits hold.
     part = np.zeros(3, FRAME)
     part["word"] = [0xFFFFFFFF, 7, 0xFFFFFFFF]
-    joined = duplicates._Words.join([part])
+    joined = matches._Words.join([part])
     _, places = joined.find(np.array([0xFFFFFFFF], np.uint32), joined.repeated)
     assert places.tolist() == [0, 2]
 
 
 def test_pairs_do_not_depend_on_how_many_frames_are_looked_up_at_once(monkeypatch):
     prints = [fingerprint(song(seed, 4.0)[first:]) for seed in (1, 2) for first in (0, 16_000)]
-    assert matching_pairs(prints, CONFIG).tolist() == [[0, 1], [2, 3]]
+    assert matching_pairs(prints, CONFIG)[["one", "other"]].values.tolist() == [[0, 1], [2, 3]]
     for n_frames in (1, 7, 100):
-        monkeypatch.setattr(duplicates, "_FRAMES_AT_ONCE", n_frames)
-        assert matching_pairs(prints, CONFIG).tolist() == [[0, 1], [2, 3]]
+        monkeypatch.setattr(matches, "_FRAMES_AT_ONCE", n_frames)
+        assert matching_pairs(prints, CONFIG)[["one", "other"]].values.tolist() == [[0, 1], [2, 3]]
 
 
 def test_near_silence_that_two_recordings_share_is_no_sound(rng):
@@ -110,7 +113,7 @@ def test_near_silence_that_two_recordings_share_is_no_sound(rng):
 def test_words_that_are_everywhere_prove_nothing():
     steady = np.zeros(100, FRAME)
     steady["word"] = 0x5555AAAA
-    assert matching_pairs([steady, steady], CONFIG).shape == (0, 2)
+    assert matching_pairs([steady, steady], CONFIG).empty
 
 
 @pytest.mark.slow
@@ -124,7 +127,7 @@ def test_copies_of_synthetic_songs_are_found_and_nothing_else(tmp_path):
         for copy in copies(tmp_path, wave, rng).values():
             truth.add((original, len(prints)))
             prints.append(fingerprint(copy))
-    found = set(map(tuple, matching_pairs(prints, CONFIG).tolist()))
+    found = set(map(tuple, matching_pairs(prints, CONFIG)[["one", "other"]].values.tolist()))
     assert len(found & truth) >= 0.95 * len(truth)
     assert all(one // 6 == other // 6 for one, other in found)
 
@@ -153,15 +156,15 @@ def test_overlap_must_be_long_enough_and_cover_the_shorter_recording():
     first, second = fingerprint(wave[: 12 * RATE_HZ]), fingerprint(wave[8 * RATE_HZ :])
     assert len(matching_pairs([first, second], CONFIG)) == 0  # 4 of 12 seconds
     patient = CONFIG.model_copy(update={"min_overlap_share": 0.25})
-    assert matching_pairs([first, second], patient).tolist() == [[0, 1]]
+    assert matching_pairs([first, second], patient)[["one", "other"]].values.tolist() == [[0, 1]]
     strict = patient.model_copy(update={"min_overlap_s": 5.0})
     assert len(matching_pairs([first, second], strict)) == 0
 
 
 def test_no_clips_and_empty_fingerprints_match_nothing():
     empty = np.zeros(0, FRAME)
-    assert matching_pairs([], CONFIG).shape == (0, 2)
-    assert matching_pairs([empty, fingerprint(song(8)), empty], CONFIG).shape == (0, 2)
+    assert matching_pairs([], CONFIG).empty
+    assert matching_pairs([empty, fingerprint(song(8)), empty], CONFIG).empty
     assert marked(table([])) == ([], [])
 
 
@@ -192,14 +195,77 @@ def test_exact_copies_too_short_for_a_fingerprint_are_found():
     assert marked(table(nothing, pcm_hash=["a", "b", "a"])) == (["", "", "r0"], ["exact"])
 
 
-def test_copies_of_copies_name_the_one_that_is_kept():
+def test_copies_name_the_one_that_is_kept_and_holds_them():
     # The ends of a song share nothing with each other, but both with the whole.
     wave = song(11, 12.0)
     parts = [wave[: 5 * RATE_HZ], wave[6 * RATE_HZ :], wave]
     assert len(matching_pairs([fingerprint(part) for part in parts[:2]], CONFIG)) == 0
     clips = table([fingerprint(part) for part in parts], n_samples=[len(part) for part in parts])
     assert marked(clips)[0] == ["r2", "r2", ""]
-    assert marked(clips, annotated=[True, False, False])[0] == ["", "r0", "r0"]
+    # What shares sound with test material goes; the other end shares none with it and stays.
+    assert marked(clips, annotated=[True, False, False])[0] == ["", "", "r0"]
+
+
+def clips_of(**waves):
+    prints = [fingerprint(wave) for wave in waves.values()]
+    return table(prints, recording_id=list(waves), n_samples=[len(wave) for wave in waves.values()])
+
+
+def groups_of(clips, **facts):
+    columns = {"role": ["focal"] * len(clips), "annotated": [False] * len(clips)} | facts
+    recordings = pd.DataFrame({"recording_id": clips["recording_id"], **columns})
+    return mark_duplicates(clips, recordings, CONFIG)["sound_group"].fillna("").tolist()
+
+
+def test_recordings_that_share_a_part_only_are_all_kept_in_one_group():
+    a, b, c, d = (song(seed, 6.0) for seed in (21, 22, 23, 24))
+    clips = clips_of(ab=np.r_[a, b], bc=np.r_[b, c], cd=np.r_[c, d], a=a, b=b, c=c, d=d)
+    assert marked(clips)[0] == ["", "", "", "ab", "ab", "bc", "cd"]
+    assert groups_of(clips) == ["ab"] * 7
+
+
+def test_overlapping_cuts_of_one_recording_are_all_kept_in_one_group():
+    wave = song(25, 42.0)
+    starts = range(0, 31, 5)
+    cuts = {f"c{k:02}": wave[k * RATE_HZ : (k + 12) * RATE_HZ] for k in starts}
+    clips = clips_of(**cuts)
+    assert marked(clips)[0] == [""] * len(cuts)
+    assert groups_of(clips) == ["c00"] * len(cuts)
+
+
+def test_soundscape_that_holds_a_focal_recording_stays_and_noise_that_does_goes():
+    a, b = song(26, 6.0), song(27, 6.0)
+    clips = clips_of(a=a, b=b, scape=np.r_[a, b], noise=np.r_[b, a])
+    roles = ["focal", "focal", "soundscape", "noise"]
+    copies, _ = marked(clips, role=roles)
+    assert copies[:3] == ["", "", ""]
+    assert copies[3] in ("a", "b", "scape")
+
+
+def test_jingle_before_other_birds_makes_no_copies():
+    jingle = song(28, 1.3)
+    gap = np.zeros(5 * RATE_HZ, np.float32)
+    early, late = np.r_[song(29, 4.0), gap, gap], np.r_[gap, gap, song(30, 4.0)]
+    clips = clips_of(one=np.r_[jingle, early], other=np.r_[jingle, late])
+    assert marked(clips)[0] == ["", ""]
+
+
+def test_same_intro_over_half_of_two_recordings_leaves_both():
+    intro = song(31, 3.0)
+    clips = clips_of(one=np.r_[intro, song(32, 2.7)], other=np.r_[intro, song(33, 2.7)])
+    assert marked(clips)[0] == ["", ""]
+
+
+def test_one_call_at_another_rhythm_is_no_copy():
+    call = song(34, 0.6)
+    places = {"one": np.arange(0, 18, 1.7), "other": np.arange(0, 18, 2.3)}
+    waves = {}
+    for name, starts_s in places.items():
+        waves[name] = np.zeros(20 * RATE_HZ, np.float32)
+        for start_s in starts_s:
+            first = round(start_s * RATE_HZ)
+            waves[name][first : first + len(call)] += call
+    assert marked(clips_of(**waves))[0] == ["", ""]
 
 
 def test_recordings_with_an_error_take_no_part():
@@ -219,7 +285,7 @@ def test_reencoded_real_recordings_are_found(real_audio, tmp_path):
         for copy in copies(tmp_path, wave, rng).values():
             truth.add((original, len(prints)))
             prints.append(fingerprint(copy))
-    found = set(map(tuple, matching_pairs(prints, CONFIG).tolist()))
+    found = set(map(tuple, matching_pairs(prints, CONFIG)[["one", "other"]].values.tolist()))
     assert len(found & truth) >= 0.95 * len(truth)
     assert all(one // 6 == other // 6 for one, other in found)
 
@@ -229,7 +295,7 @@ def test_real_noise_and_two_formats_of_one_recording(real_audio):
     folders = (real_audio / "noise" / "esc_10", real_audio / "annotated" / "pyha")
     paths = sorted(path for folder in folders for path in folder.iterdir() if path.suffix != ".csv")
     prints = [fingerprint(audio.load(path, RATE_HZ)) for path in paths]
-    pairs = matching_pairs(prints, CONFIG).tolist()
+    pairs = matching_pairs(prints, CONFIG)[["one", "other"]].values.tolist()
     found = {(paths[one].name, paths[other].name) for one, other in pairs}
     stems = [
         path.stem for path in paths if path.suffix == ".mp3" and path.with_suffix(".wav").is_file()

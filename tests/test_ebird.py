@@ -139,6 +139,12 @@ def test_hash_is_logged_for_who_wants_to_pin_it(
         (TEXT_2021.replace("REPORT_AS", "REPORTED"), "no column REPORT_AS; found 'TAXON_ORDER"),
         (HEADER_2021 + "\n", "no row has CATEGORY 'species'"),
         (TEXT_2021 + "13,species,gretit1,x,Parus minor,P,P,,\n", "code 'gretit1' stands in two"),
+        (TEXT_2021 + "13,species,GreTit1,x,Parus minor,P,P,,\n", "code 'GreTit1' stands in two"),
+        (
+            TEXT_2021 + "13,species,gretit2,x,parus MAJOR,P,P,,\n",
+            "the species 'gretit1' and 'gretit2' are both called 'Parus major'",
+        ),
+        (TEXT_2021 + '13,species,long,"' + "x" * 140_000 + '",A a,P,P,,\n', "field limit"),
         (TEXT_2021 + "13,species,,x,Parus minor,P,P,,\n", "row 14 lacks its code"),
         (TEXT_2021 + "13,species,short\n", "row 14 lacks its code"),
     ],
@@ -147,6 +153,24 @@ def test_faulty_file_is_refused_by_what_is_wrong(text: str, message: str, tmp_pa
     with pytest.raises(TaxonomyError, match=message) as error:
         Ebird.read(edition(tmp_path / "e.csv", text), None)
     assert "e.csv: " in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["Great\u2028Tit", "Great\x85Tit", "Great\x0bTit", '"Great\rTit"'])
+def test_line_end_within_a_field_does_not_end_the_row(name: str, tmp_path: Path) -> None:
+    text = TEXT_2021.replace("Great Tit,", f"{name},")
+    assert code_of(Ebird.read(edition(tmp_path / "e.csv", text), None), "Parus major") == "gretit1"
+
+
+def test_capitals_in_codes_do_not_matter(tmp_path: Path) -> None:
+    text = TEXT_2021.replace("9,species,gretit1", "9,species,GreTit1") + (
+        "13,issf,gretit2,x,Parus major major,P,P,,GRETIT1\n"
+    )
+    ebird = Ebird.read(edition(tmp_path / "e.csv", text), None)
+    assert code_of(ebird, "Parus major major") == "GreTit1"
+    for code in ("gretit1", "GRETIT2"):
+        found = ebird.species_of_code(code)
+        assert found is not None
+        assert found.code == "GreTit1"
 
 
 def test_empty_last_rows_are_passed_over(tmp_path: Path) -> None:

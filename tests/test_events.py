@@ -76,11 +76,44 @@ def test_row_that_differs_is_another_recording(changes: dict[str, Any]) -> None:
         {"duration_s": 30.9},
         {"duration_s": None},
         {"latitude_deg": None, "longitude_deg": None},
+        {"latitude_deg": None},
         {"latitude_deg": 51.615},
     ],
 )
 def test_what_is_rounded_or_not_stated_contradicts_nothing(changes: dict[str, Any]) -> None:
     assert repeats(row("XC9"), other(**changes)) == {"iNat1": "XC9"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"duration_s": None, "latitude_deg": None, "longitude_deg": None},
+        {"duration_s": None, "latitude_deg": None},
+        {"duration_s": None, "longitude_deg": None},
+    ],
+)
+def test_without_length_or_place_on_both_sides_nothing_is_the_same(changes: dict[str, Any]) -> None:
+    assert repeats(row("XC9"), other(**changes)) == {}
+    assert repeats(row("XC9", **changes), other()) == {}
+    assert repeats(row("XC9", **changes), other(**changes)) == {}
+
+
+def test_length_on_one_side_and_place_on_the_other_is_no_evidence() -> None:
+    assert repeats(row("XC9", duration_s=None), other(latitude_deg=None)) == {}
+
+
+@pytest.mark.parametrize(
+    "nobody",
+    ["Anonymous", "anonymous user", "ANON.", "unknown", "Unknown recordist", "n/a", "N. A.", "-",
+     "???", "?", "(unknown)", "none", "nan", "12", "Anonyme"],
+)  # fmt: skip
+def test_who_is_not_named_is_not_one_person(nobody: str) -> None:
+    assert repeats(row("XC9", recordist=nobody), other(recordist=nobody)) == {}
+
+
+@pytest.mark.parametrize("name", ["bob42", "Nan Li Anonby", "Anona Example", "\u738b", "Li-Na"])
+def test_rare_names_are_people(name: str) -> None:
+    assert repeats(row("XC9", recordist=name), other(recordist=name)) == {"iNat1": "XC9"}
 
 
 def test_unknown_people_and_days_on_both_sides_are_not_the_same() -> None:

@@ -1,11 +1,14 @@
+import html
 import io
+import itertools
 import json
 import logging
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote, unquote_plus
 
 import pytest
 import requests
@@ -164,3 +167,41 @@ def test_a_reply_kept_as_data_holds_no_key_but_keeps_its_words(
         "en": "Monkey",
         "list": [{"a": "[hidden]"}],
     }
+
+
+KEYS = ["0123abcd", "s3cret/key+&x y", "50%41 =a", "a+b%2fc", " k\tk ", "&amp;x"]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_secret_is_hidden_in_any_mix_of_entities(key: str) -> None:
+    hider = Hider()
+    hider.learn({"key": key})
+    quotes: list[Callable[[str], str]] = [
+        lambda c: c,
+        lambda c: f"&#{ord(c)};",
+        lambda c: f"&#x{ord(c):X};",
+        lambda c: f"&#x0{ord(c):x};",
+        lambda c: f"&amp;#{ord(c)};",
+        lambda c: f"&amp;amp;#x{ord(c):x};",
+        lambda c: {"/": "&sol;", "+": "&plus;", "&": "&AMP;", "%": "&percnt;"}.get(c, c),
+        lambda c: quote(quote(f"&#{ord(c)};", safe=""), safe=""),
+        lambda c: quote(c, safe=""),
+        html.escape,
+    ]
+    stated = key.strip()
+    for one, other in itertools.product(quotes, quotes):
+        mixed = "".join((one, other)[place % 2](c) for place, c in enumerate(stated))
+        assert hider.hide(f"<{mixed}>") == "<[hidden]>"
+    for form in (unquote(stated), unquote_plus(stated), "\n \t".join(stated.split())):
+        assert hider.hide(f"<{form}>") == "<[hidden]>"
+    hider.forget()
+
+
+def test_hiding_takes_no_longer_for_text_that_is_meant_to_make_it() -> None:
+    hider = Hider()
+    hider.learn({"key": "ab cd&" * 10})
+    began_s = time.process_time()
+    for text in ("&" * 20_000, "&amp;" * 10_000, "%25" * 10_000, " " * 20_000, "ab cd&" * 5000):
+        hider.hide(text)
+    hider.forget()
+    assert time.process_time() - began_s < 2.0

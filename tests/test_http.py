@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from bclef.config import ConfigError
 from bclef.sources.http import HttpConfig, HttpStatusError, PoliteClient
 from bclef.sources.pacing import Pacer
-from bclef.sources.protocol import SourceError, SourceStoppedError
+from bclef.sources.protocol import FetchError, SourceError, SourceStoppedError
 from bclef.sources.replies import pause_asked_s, time_words
 from tests.fault_server import ETAG, HTTP, FaultServer, HandClock, Reply, serving
 
@@ -260,12 +261,37 @@ def test_retry_after_beyond_patience_stops_the_source_and_says_until_when(
         "-5",
         "Fri, 99 Foo 2027",
         "\u00b2",
-        "1" * 99,
         "Mon, 01 Jan 2027 00:00:00 +9999999",
     ],
 )
 def test_a_retry_after_without_sense_is_as_none(header: str) -> None:
     assert pause_asked_s(header, 0.0) is None
+
+
+@pytest.mark.parametrize("header", ["9" * 10, "1" * 99, "1" * 5000])
+def test_a_retry_after_of_many_digits_is_for_ever(header: str) -> None:
+    assert pause_asked_s(header, 0.0) == 1e9
+
+
+def test_a_page_with_one_number_of_many_digits_is_not_lost(
+    client: PoliteClient, site: FaultServer
+) -> None:
+    site.say("/api", Reply(b'{"a": ' + b"9" * 5000 + b', "b": -12}'))
+    assert ask(client, site) == {"a": "9" * 5000, "b": -12}
+
+
+@pytest.mark.slow
+def test_a_body_that_drips_is_given_up(site: FaultServer, tmp_path: Path) -> None:
+    hasty = HTTP.model_copy(update={"timeout_s": 0.1, "max_attempts": 1})
+    url = site.say("/api", Reply(b'{"n": ' + b" " * 200 + b"1}", byte_every_s=0.03))
+    with PoliteClient(hasty, site.home, tmp_path) as client:
+        began_s = time.monotonic()
+        with pytest.raises(SourceStoppedError, match=r"not whole after 1 s, [0-9]+ bytes came"):
+            client.get_json(url, {}, interval_s=0)
+        assert 1.0 < time.monotonic() - began_s < 3.0
+        song = site.say("/a.ogg", Reply(b"OggS" * 100, byte_every_s=0.03))
+        with pytest.raises(FetchError, match=r"short_body: .*fewer than 1000 a second"):
+            client.download(song, tmp_path / "a", 9999, interval_s=0)
 
 
 def test_a_retry_after_at_the_end_of_time_can_be_told() -> None:
@@ -370,7 +396,7 @@ def test_one_process_at_a_time_talks_to_a_host_and_the_other_says_that_it_waits(
             def emit(self, record: logging.LogRecord) -> None:
                 holder.kill()
 
-        logger, handler = logging.getLogger("bclef.sources.pacing"), EndHolder()
+        logger, handler = logging.getLogger("bclef.sources.storefolders"), EndHolder()
         logger.addHandler(handler)
         pacer = Pacer("host:1", tmp_path, None)
         pacer.hold()

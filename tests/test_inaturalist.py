@@ -174,15 +174,32 @@ def test_synonyms_are_asked_for_and_what_else_has_that_name_is_not_listed(
 
 @over_loopback
 def test_a_species_without_sounds_is_a_row_and_none_at_all_an_error(
-    listed: Callable[..., Listing],
+    listed: Callable[..., Listing], caplog: pytest.LogCaptureFixture
 ) -> None:
     site = Site([observation(1)])
     listing = listed(site, species=[BLACKBIRD, THRUSH])
     assert reasons(listing) == [(f"inaturalist/{THRUSH}", "none_found")]
-    with pytest.raises(SourceError, match=THRUSH):
+    (warning,) = [said for said in caplog.records if said.levelname == "WARNING"]
+    assert THRUSH in warning.getMessage()
+    assert "taxonomy/synonyms.csv" in warning.getMessage()
+    with pytest.raises(SourceError, match=rf"{THRUSH}; none came at all.*inaturalist\.species"):
         listed(site, species=[THRUSH])
-    with pytest.raises(SourceError, match="place_id=9"):
+    with pytest.raises(SourceError, match=r"place_id=9.*inaturalist\.place_id") as caught:
         listed(site, species=None, place_id=9)
+    assert "synonyms" not in str(caught.value)
+
+
+@over_loopback
+def test_a_wrong_address_is_named_with_the_param_it_comes_from(tmp_path: Path) -> None:
+    not_found = (404, {"Content-Type": "text/html"}, b"<html>404 Not Found</html>")
+    said = "/v1/observations, see inaturalist.base_url"
+    with serving(Site([observation(1)], refusals=[not_found])) as base_url:
+        with pytest.raises(SourceError, match=base_url) as caught:
+            opened(tmp_path, base_url).list_recordings()
+        assert str(caught.value).endswith(said)
+    with pytest.raises(SourceStoppedError, match=base_url) as stopped:
+        opened(tmp_path, base_url).list_recordings()
+    assert said in str(stopped.value)
 
 
 @over_loopback
@@ -219,6 +236,27 @@ def test_a_refresh_asks_for_everything_and_forgets_what_is_gone(tmp_path: Path) 
         fresh = opened(tmp_path, base_url, refresh_after_days=0.0).list_recordings()
     assert list(kept.recordings["recording_id"]) == ["iNat10", "iNat20"]
     assert list(fresh.recordings["recording_id"]) == ["iNat20"]
+
+
+@over_loopback
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_walk_that_ends_before_its_number_is_asked_again_in_whole(
+    number: int, tmp_path: Path
+) -> None:
+    site = Site([observation(number) for number in range(1, 451)])
+    nothing = (200, {}, json.dumps({"total_results": 450, "results": []}).encode())
+    with serving(site) as base_url:
+        site.before_reply = lambda n: site.refusals.append(nothing) if n == number else None
+        if number == 1:
+            with pytest.raises(SourceError):
+                opened(tmp_path, base_url).list_recordings()
+        else:
+            assert len(opened(tmp_path, base_url).list_recordings().recordings) == 400
+        site.before_reply = None
+        assert len(opened(tmp_path, base_url).list_recordings().recordings) == 450
+        n_asked = len(site.requests)
+        opened(tmp_path, base_url).list_recordings()
+        assert len(site.requests) == n_asked or SECTION["update_after_hours"] == 0
 
 
 @over_loopback

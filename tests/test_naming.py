@@ -153,10 +153,47 @@ def test_labels_that_differ_in_capitals_stay_apart_where_their_names_say_so() ->
     assert labels(taxonomy(), *pairs) == ["aba", "ABA", "ABA"]
 
 
-@pytest.mark.parametrize("name", ["Insecta", "Gryllus sp.", "Gryllus sp", "Insecta sonotype 3"])
+@pytest.mark.parametrize(
+    "name", ["Insecta", "Gryllus sp.", "Unidentified cicada", "Parus cf. major"]
+)
 def test_name_that_leaves_the_species_open_unites_nothing(name: str) -> None:
     pairs: list[Pair] = [("47158son01", name), ("47158son02", name), (None, name)]
     assert labels(taxonomy(), *pairs) == ["47158son01", "47158son02", name]
+
+
+def test_code_of_a_subspecies_gives_way_to_the_species_own() -> None:
+    tables = taxonomy(edition=True)
+    pairs: list[Pair] = [("rocpig1", "Columba livia")] * 3 + [(None, "Columba livia")]
+    assert labels(tables, *pairs) == ["rocpig"] * 4
+    assert how(tables, *pairs) == ["same_species"] * 3 + ["ebird"]
+    names = SpeciesNames(listed(*pairs), tables)
+    assert [names.label(text) for text in ("rocpig", "rocpig1", "RocPig")] == ["rocpig"] * 3
+    assert labels(tables, *pairs, ("house", None), ("ROPI", "Columba livia")) == [
+        *["ROPI"] * 4, "house", "ROPI",
+    ]  # fmt: skip
+    assert labels(tables, *pairs[:3]) == ["rocpig1"] * 3
+
+
+def test_recordings_without_label_do_not_overrule_what_is_stated() -> None:
+    pairs: list[Pair] = [("gretit1", "Parus vetus"), *[(None, "Parus major")] * 9]
+    pairs += [("kohmei", "Parus vetus")] * 2
+    assert set(labels(taxonomy(edition=True, Parus_vetus="Parus major"), *pairs)) == {"kohmei"}
+
+
+def test_capitals_in_a_code_do_not_matter() -> None:
+    tables = taxonomy(edition=True)
+    pairs: list[Pair] = [
+        ("GRETIT1", None),
+        ("Blutit", "Cyanistes caeruleus"),
+        (None, "Parus major"),
+    ]
+    assert labels(tables, *pairs) == ["gretit1", "blutit", "gretit1"]
+    assert how(tables, *pairs) == ["same_species"] * 3
+    names = SpeciesNames(listed(*pairs), tables)
+    assert [names.label(text) for text in ("GreTit1", "BLUTIT", "AUGBUZ1")] == [
+        "gretit1", "blutit", "augbuz1",
+    ]  # fmt: skip
+    assert labels(tables, ("BLUTIT", "Bluteus titus")) == ["BLUTIT"]
 
 
 def test_nothing_stated_stays_null() -> None:

@@ -1,8 +1,20 @@
+import re
+import unicodedata
+
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bclef.normal_forms import clean_text, in_one_form, iso_dates, licence_form, without_version
+from bclef.normal_forms import (
+    clean_text,
+    in_one_form,
+    iso_dates,
+    licence_form,
+    names_one_species,
+    without_version,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +37,19 @@ from bclef.normal_forms import clean_text, in_one_form, iso_dates, licence_form,
         ("Creative Commons Attribution Non-Commercial Share Alike 3.0", "CC-BY-NC-SA-3.0"),
         ("http://creativecommons.org/licenses/by-nc-sa/3.0/us/", "CC-BY-NC-SA-3.0"),
         ("Creative Commons Zero 1.0", "CC0"),
+        ("Creative Commons CC0 1.0 Universal Public Domain Dedication", "CC0"),
+        ("http://creativecommons.org/publicdomain/zero/1.0/legalcode", "CC0"),
+        ("CC0_1_0", "CC0"),
+        ("CC BY 3.0 US", "CC-BY-3.0"),
+        ("https://www.creativecommons.org/licenses/by/2.1/jp/deed.ja", "CC-BY-2.1"),
+        ("creativecommons.org/licenses/BY-SA/3.0/no/", "CC-BY-SA-3.0"),
+        ("https://creativecommons.org/licenses/by-nd/4.0/deed.pt_BR", "CC-BY-ND-4.0"),
+        ("Creative Commons Attribution-Noncommercial-No Derivative Works 3.0", "CC-BY-NC-ND-3.0"),
+        ("Creative Commons Attribution License (CC BY)", "CC-BY"),
+        ("Creative Commons Attribution 4.0 International Public License", "CC-BY-4.0"),
+        ("cc-by-nc-sa 4.0", "CC-BY-NC-SA-4.0"),
+        ("  CC\u00a0BY\u00a04.0 ", "CC-BY-4.0"),
+        ("CC BY-\uff2e\uff23 4.0", "CC-BY-NC-4.0"),
     ],
 )
 def test_licence_is_read_in_every_known_spelling(text: str, form: str) -> None:
@@ -91,6 +116,62 @@ def test_condition_of_a_licence_is_never_lost(text: str) -> None:
     assert licence_form(text) == "unknown"
 
 
+LEFT_OVER = (
+    "CC0 (non-commercial use only)|CC0 NonCommercial|CC0 sharealike|CC-BY-NCSA|CC BY-N.C. 4.0|"
+    "CC BY N C|https://creativecommons.org/licenses/by%2Dnc/4.0|CC BY-N\u0421 4.0|CC BY-N\u200bC|"
+    "CC BY noncomercial|CC BY 4.0 noncomm|CC BY 4.0 Noncommerciale|CC BY 4.0 nicht kommerziell|"
+    "CC BY 4.0 niet-commercieel|CC BY 4.0 pas d'utilisation commerciale|"
+    "CC BY 4.0 \u975e\u55b6\u5229|"
+    "CC BY 4.0 NonDerivative|CC BY 4.0 NoDerivative|CC BY 4.0 NoDeriv|"
+    "CC BY Condividi stesso modo|CC BY 4.0, personal use only|CC BY 4.0, academic use|"
+    "CC-BY, commercial use prohibited|CC BY 4.0 revoked|isn't CC BY|none of CC BY|never CC BY|"
+    "without CC BY|CC BY unless otherwise stated|https://evil.example/cc/by/4.0|"
+    "https://evil.example/?u=creativecommons.org/licenses/by/4.0|"
+    "https://creativecommons.org.evil.example/licenses/by/4.0/|"
+    "https://creativecommons.org@evil.example/licenses/by/4.0/|"
+    "https://creativecommons.org/licenses/by/4.0/?nc|https://creativecommons.org/licenses/by/9.0/|"
+    "https://creativecommons.org/licenses/by/4.0/nc/|CC BY 4.0 NC|CC BY 4.0 ND|CC BY 4.0 no|"
+    "CC BY 4.0 NC SA|CC BY 7.0|CC0 2.0|CC BY 4.0 (CC BY-NC 4.0)|CC BY 4.0 (unknown)|"
+    "Attribution|Attribution License|Open Data Commons Attribution License 1.0|"
+    "CC BY 4.0\nnon-commercial|CC BY 4.0 CC BY-NC 4.0|CC\u2013BY 4.0|Public Domain"
+)
+
+
+@pytest.mark.parametrize("text", LEFT_OVER.split("|"))
+def test_one_word_that_is_not_known_makes_the_licence_unknown(text: str) -> None:
+    assert licence_form(text) == "unknown"
+
+
+STATEMENTS = (
+    "cc0", "CC BY 4.0", "cc-by-nc", "CC BY-NC-SA 3.0 US", "Creative Commons Attribution 4.0",
+    "https://creativecommons.org/licenses/by/4.0/", "//creativecommons.org/licenses/by-nc/3.0/us/",
+    "https://creativecommons.org/publicdomain/zero/1.0/",
+)  # fmt: skip
+HARMLESS = re.compile(
+    r"cc|by|nc|sa|nd|[a-z]{2}|igo|scotland|v?[1-4][.-][0-5]|international|unported|generic|public|"
+    r"universal|licen[cs]e|non-?commercial|share-?alike|noderiv(s|atives)|no|non|commercial|"
+)
+"""Words that a statement may hold; of those with two letters the others are countries."""
+MORE = ["nc", "NC", "-nd", "_SA", "no", "non-commercial", "v4.0", "us", "/nc", "NoDerivs", "4.0 nc"]
+
+
+@given(
+    st.sampled_from(STATEMENTS),
+    st.one_of(st.text(min_size=1, max_size=12), st.sampled_from(MORE)),
+    st.sampled_from(["{0} {1}", "{0}{1}", "{1} {0}", "{1}{0}"]),
+)
+def test_what_stands_around_a_licence_is_never_passed_over(
+    statement: str, more: str, order: str
+) -> None:
+    form = licence_form(order.format(statement, more))
+    words = re.split(r"[\s_-]+", unicodedata.normalize("NFKC", more).strip().lower())
+    is_page = more.strip() in ("/", "") and "org" in statement
+    assert form == "unknown" or is_page or all(map(HARMLESS.fullmatch, words))
+    for code, name in (("NC", "noncommercial"), ("ND", "noderivs"), ("SA", "sharealike")):
+        if code.lower() in words or name in "".join(words):
+            assert form == "unknown" or code in form
+
+
 def test_version_is_cut_from_the_end_only() -> None:
     assert without_version("CC-BY-NC-SA-4.0") == "CC-BY-NC-SA"
     assert without_version("CC0") == "CC0"
@@ -126,6 +207,36 @@ def test_text_is_composed_and_stripped_and_null_when_empty() -> None:
     cleaned = clean_text(pd.Series(["  Jose\u0301 ", "   ", None, "a b"]))
     assert cleaned.isna().tolist() == [False, True, True, False]
     assert cleaned.dropna().tolist() == ["Jos\u00e9", "a b"]
+
+
+@pytest.mark.parametrize(
+    "end", ["\r", "\n", "\r\n", "\t", "\x00", "\x0b", "\x85", "\u2028", "\u2029"]
+)
+def test_text_is_one_line(end: str) -> None:
+    assert clean_text(pd.Series([f"{end}Ann{end}B{end}", end])).tolist() == ["Ann B", pd.NA]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Parus major", "Parus major minor", "Polioptila californica atwoodi", "Ia io",
+     "Turdus x-album",
+     "Anas crecca x discors", "Avis \u00e9troite", "parus MAJOR", "Setophaga coronata (Myrtle)"],
+)  # fmt: skip
+def test_name_of_a_species_names_one(name: str) -> None:
+    assert names_one_species(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "Insecta", "Unidentified cicada", "Unknown species", "Hylidae indet.", "Hylidae gen. sp.",
+     "Hylidae gen sp", "Parus cf. major", "Parus cf major", "Parus aff. major", "Gryllus spec.",
+     "Gryllus sp.", "Gryllus sp", "Gryllus sp.1", "Gryllus sp1", "Gryllus ssp.", "Gryllus spp.",
+     "Gryllus undescribed", "Undescribed species", "Gryllus species", "Insecta sonotype 3",
+     "Mystery bird", "Parus major/minor", "Parus ?", "Gryllus 7", "Parus (Parus)",
+     "Leptodactylus latrans complex", "Parus major cf. minor"],
+)  # fmt: skip
+def test_name_that_leaves_the_species_open_names_none(name: str) -> None:
+    assert not names_one_species(name)
 
 
 def test_place_with_an_impossible_number_is_no_place() -> None:

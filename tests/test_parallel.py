@@ -158,6 +158,12 @@ def test_the_progress_bar_names_the_work_and_its_unit(capsys: pytest.CaptureFixt
     assert printed.out == ""
 
 
+def test_nothing_to_do_shows_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    with executor(n_workers=0) as pool:
+        list(run_all(abs, [], pool, describe="counting", unit="bird"))
+    assert capsys.readouterr().err == ""
+
+
 def test_the_environment_sets_the_number_of_workers(
     work: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,10 +8,12 @@ import soundfile
 import soxr
 
 from bclef import audio
-from bclef.duplicates import DuplicatesConfig, matching_pairs
+from bclef.matches import DuplicatesConfig, matching_pairs
 from tests.sounds import RATE_HZ, fingerprint
 
-CONFIG = DuplicatesConfig(max_bit_error_rate=0.25, min_overlap_s=1.0, min_overlap_share=0.5)
+CONFIG = DuplicatesConfig(
+    max_bit_error_rate=0.25, min_overlap_s=1.0, min_overlap_share=0.5, min_covered_share=0.8
+)
 """As in params.yaml."""
 ONE_IN = 4
 """Every fourth recording is copied; encoding all 240 takes minutes."""
@@ -68,7 +70,9 @@ def found(real_audio, species, tmp_path_factory):
             prints.append(fingerprint(copy))
             owners.append(original)
             kinds.append(kind)
-    pairs = {tuple(pair) for pair in matching_pairs(prints, CONFIG).tolist()}
+    pairs = {
+        tuple(pair) for pair in matching_pairs(prints, CONFIG)[["one", "other"]].values.tolist()
+    }
     for place in range(len(waves), len(prints)):
         hits[kinds[place]].append((owners[place], place) in pairs)
     across = {(owners[a], owners[b]) for a, b in pairs if owners[a] != owners[b]}

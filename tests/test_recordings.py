@@ -1,3 +1,5 @@
+import itertools
+import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -246,8 +248,11 @@ def test_equal_rejections_of_one_id_are_numbered() -> None:
 
 
 def _upload(recording_id: str, source: str, collection: str, **changes: Any) -> Row:
-    event = {"recordist": "Ana", "recorded_on": "2021-05-03", "collection": collection}
-    return _row(recording_id, **{"label": "x", "source": source, **event, **changes})
+    event = {"recordist": "Ana", "recorded_on": "2021-05-03", "duration_s": 30.0}
+    return _row(
+        recording_id,
+        **{"label": "x", "source": source, "collection": collection, **event, **changes},
+    )
 
 
 def test_upload_to_a_second_collection_goes_and_leaves_its_secondary_labels() -> None:
@@ -453,6 +458,21 @@ def test_recording_without_any_name_and_unknown_role_are_rejected() -> None:
     assert _reasons(metadata) == {"2": "no_label", "3": "no_label", "4": "unknown_role"}
 
 
+@pytest.mark.parametrize("nothing", [None, "", "  ", "\r\n"])
+def test_row_without_an_id_is_rejected_and_costs_no_other(
+    nothing: str | None, tmp_path: Path
+) -> None:
+    rows = [_row("1"), _row("2") | {"recording_id": nothing}]
+    rows.append(_row("3", url="u") | {"recording_id": nothing})
+    metadata = _build(rows)
+    assert metadata.recordings["recording_id"].tolist() == ["1"]
+    assert metadata.rejected[["recording_id", "reason", "detail"]].to_numpy().tolist() == [
+        ["a/unnamed", "no_id", "https://example.org/2"],
+        ["a/unnamed", "no_id", "u"],
+    ]
+    write_table(metadata.rejected, tmp_path / "rejected.parquet", REJECTED)
+
+
 def test_annotations_written_twice_are_one_and_those_of_dropped_recordings_go() -> None:
     rows = [_row("1"), _row("s", None, role="soundscape", annotated=True)]
     stretch: Row = {"recording_id": "s", "start_s": 1.0, "end_s": 4.0, "label": "gretit1"}
@@ -487,7 +507,8 @@ def test_counts_are_per_source_role_and_reason() -> None:
 
 def _random_rows(rng: np.random.Generator, n_rows: int) -> list[Row]:
     n_species = max(2, n_rows // 20)
-    names = [f"Genus{i % 7} species{i}" for i in range(n_species)]
+    epithets = ("".join(letters) for letters in itertools.product(string.ascii_lowercase, repeat=3))
+    names = [f"Genus {epithet}" for epithet in itertools.islice(epithets, n_species)]
     rows = []
     for species, twin, number in zip(
         rng.integers(n_species, size=n_rows),

@@ -20,7 +20,7 @@ RECORDING_ROWS = [
         "recording_id": name, "source": "demo", "role": "focal", "secondary_labels": [],
         "attribution": "x", "url": "u", "annotated": False,
     }
-    for name in "bcd"
+    for name in "bcde"
 ]  # fmt: skip
 REJECTED_ROWS = [
     {
@@ -80,7 +80,7 @@ def test_every_part_is_told_once_with_its_source_and_stage(data):
     assert told(found)[2:] == [
         ("c", "demo", "fetch", "gone", "HTTP 404"),
         ("d", "demo", "resample", "silent", "RMS level -93.0 dBFS"),
-        ("e", "unknown", "features", "duplicate_reencoded", "the same sound as b, which is kept"),
+        ("e", "demo", "features", "duplicate_reencoded", "the same sound as b, which is kept"),
     ]
 
 
@@ -90,6 +90,27 @@ def test_without_tables_nothing_is_rejected_but_recordings_must_be_there(data, t
     assert len(read_rejections(data).rows) == 0
     with pytest.raises(TableError, match="no such table"):
         read_rejections(tmp_path / "elsewhere")
+
+
+def test_rows_of_an_earlier_run_do_not_count_and_stages_that_lack_recordings_are_named(data):
+    of_old = [{"recording_id": "old", "error": "gone", "detail": "HTTP 404"}]
+    write_table(rows_of(FILES, [*of_old, *FILE_ROWS]), data / "files.parquet", FILES)
+    copy = clip("older", duplicate_of="b", duplicate_kind="exact")
+    write_table(rows_of(CLIPS, [copy, *of_old, *CLIP_ROWS[:2]]), data / "clips.parquet", CLIPS)
+    found = read_rejections(data)
+    assert [row[:4] for row in told(found)[2:]] == [("c", "demo", "fetch", "gone")]
+    assert (found.not_run, found.outdated) == ((), ("resample",))
+    write_table(rows_of(FILES, of_old), data / "files.parquet", FILES)
+    assert read_rejections(data).outdated == ("fetch", "resample")
+
+
+@pytest.mark.parametrize("files", [None, [], [{"recording_id": "c", "path": "raw/c.mp3"}]])
+def test_failure_of_fetch_is_told_as_such_whatever_table_of_files_there_is(data, files):
+    if files is not None:
+        write_table(rows_of(FILES, files), data / "files.parquet", FILES)
+    write_table(rows_of(CLIPS, CLIP_ROWS), data / "clips.parquet", CLIPS)
+    found = [row[:4] for row in told(read_rejections(data))[2:4]]
+    assert found == [("c", "demo", "fetch", "gone"), ("d", "demo", "resample", "silent")]
 
 
 def test_rejections_can_be_written_as_a_table_of_the_same_kind(data):

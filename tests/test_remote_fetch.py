@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -132,7 +133,85 @@ def test_a_stopped_source_ends_the_stage_with_how_far_it_came(
     site.asked.clear()
     _songs(site, 5)
     assert fetch_files(site.home, tmp_path, names)["error"].notna().sum() == 1
-    assert site.paths == ["/XC003", "/XC004"]
+    # One at which a run was stopped must not hold up the others for ever.
+    assert site.paths == ["/XC004", "/XC003"]
+    assert not [name for name in _names(tmp_path) if "late" in name]
+
+
+BROKEN = Reply(b"", 500)
+
+
+def test_files_that_are_unavailable_come_last_once_more_and_are_rows_then(
+    site: FaultServer, tmp_path: Path
+) -> None:
+    names = _songs(site, 6)
+    song = site.replies["/XC003"][0]
+    site.say("/XC000", BROKEN)
+    site.say("/XC001", BROKEN)
+    site.say("/XC003", BROKEN, BROKEN, BROKEN, song)
+    files = fetch_files(site.home, tmp_path, names)
+    asked = [path for path, _ in itertools.groupby(site.paths)]
+    assert asked == [f"/XC00{number}" for number in (0, 1, 2, 3, 4, 5, 0, 1, 3)]
+    assert files["error"].fillna("").tolist() == ["unavailable"] * 2 + [""] * 4
+    assert "HTTP 500" in files["detail"][0]
+    # They come last in the next run too, after what is new.
+    site.asked.clear()
+    names = _songs(site, 7)
+    assert fetch_files(site.home, tmp_path, names)["error"].isna().all()
+    assert site.paths == ["/XC006", "/XC000", "/XC001"]
+    assert not [name for name in _names(tmp_path) if "late" in name]
+
+
+def test_three_unavailable_files_in_a_row_stop_the_source_but_not_the_next_run(
+    site: FaultServer, tmp_path: Path
+) -> None:
+    names = _songs(site, 6)
+    for name in names[1:4]:
+        site.say(f"/{name}", BROKEN)
+    with pytest.raises(SourceStoppedError, match=r"for 3 files in a row\n1 of 6 recordings"):
+        fetch_files(site.home, tmp_path, names)
+    assert set(site.paths) == {f"/{name}" for name in names[:4]}
+    files = fetch_files(site.home, tmp_path, names)
+    assert files["error"].fillna("").tolist() == ["", *["unavailable"] * 3, "", ""]
+
+
+def test_what_a_server_says_to_a_file_that_was_asked_for_holds_no_key(
+    site: FaultServer, tmp_path: Path
+) -> None:
+    key = "0123456789abcdef"
+    words = json.dumps({"message": f"gone with {key} &#x30;{key[1:]}"}).encode()
+    site.say("/XC000", Reply(words, 404))
+    site.say("/XC001", Reply(SONG, headers={**ETAG, "ETag": f'"{key}"'}, breaks_after=99))
+    files = fetch_files(site.home, tmp_path, ["XC000", "XC001"], secret=key)
+    assert files["detail"][0].endswith("(gone with [hidden] [hidden])")
+    kept = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(key.encode() in content for content in kept)
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_ask_for_each_file_once(site: FaultServer, tmp_path: Path) -> None:
+    names = _songs(site, 3)
+    begun, may_end = threading.Event(), threading.Event()
+    first = site.replies["/XC000"][0]
+
+    def stall() -> None:
+        begun.set()
+        may_end.wait(60)
+
+    site.say("/XC000", replace(first, breaks_after=1000, before_end=stall), first)
+    command = [sys.executable, "-c", FETCHING, site.home, str(tmp_path), *names]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as one:
+        assert begun.wait(60)
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as other:
+            assert other.stderr
+            assert b"another process is fetching" in other.stderr.readline()
+            may_end.set()
+            other.communicate(timeout=60)
+        one.wait(60)
+    assert (one.returncode, other.returncode) == (0, 0)
+    assert site.ranges == [None, "bytes=1000-", None, None]
+    assert site.paths == [f"/{name}" for name in ("XC000", *names)]
 
 
 def test_what_is_gone_is_asked_for_again_only_after_some_days(

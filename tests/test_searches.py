@@ -1,17 +1,21 @@
 """Searches on disk: nothing is asked twice, nothing is lost, and nothing stays for ever."""
 
+import errno
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bclef.sources.searches import Page, SearchCache, row_key, search_digest
+from bclef.sources.storefolders import StoreError
 
 HOME = "https://sounds.example"
 QUERY = 'sp:"turdus merula" q:A'
@@ -33,6 +37,7 @@ class Site:
         self.asked: list[tuple[date | None, int]] = []
         """Day and first row of each page that was asked for."""
         self.dies_after: int | None = None
+        self.n_missing = 0
 
     def walk(self, since: date | None, had: Sequence[Page]) -> Iterator[Page]:
         first = had[-1].note["next"] if had else 0
@@ -40,7 +45,9 @@ class Site:
             if self.dies_after is not None and len(self.asked) >= self.dies_after:
                 raise KeyboardInterrupt
             self.asked.append((since, place))
-            yield Page(self.rows[place : place + 2], {"next": place + 2})
+            yield Page(
+                self.rows[place : place + 2], {"next": place + 2, "n_missing": self.n_missing}
+            )
 
     def search(
         self, update_after_hours: float = 12, refresh_after_days: float = 30
@@ -104,6 +111,32 @@ def test_updates_do_not_put_off_the_day_when_all_is_asked_again(site: Site) -> N
     site.asked.clear()
     assert ids(site.search()) == ["1", "2", "3", "4"]
     assert site.asked[0][0] is None
+
+
+def test_what_came_and_what_is_new_is_logged(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    site.search()
+    site.search()
+    site.now += timedelta(days=2)
+    site.rows = [{"id": "9"}, {"id": "3"}]
+    site.search()
+    assert caplog.messages == [
+        f"{QUERY}: 5 rows came, 5 of them new",
+        f"{QUERY}: 5 rows of an earlier search, which is young",
+        f"{QUERY}: 2 rows came, 1 of them new",
+    ]
+
+
+def test_a_search_that_stopped_before_its_first_page_is_not_gone_on_with(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    site.dies_after = 0
+    with pytest.raises(KeyboardInterrupt):
+        site.search()
+    site.dies_after = None
+    assert site.search() == site.rows
+    assert "going on" not in caplog.text
 
 
 def test_a_killed_search_goes_on_where_it_was(site: Site) -> None:
@@ -205,6 +238,109 @@ def test_a_search_from_the_future_is_asked_anew(site: Site) -> None:
     assert len(site.asked) == 6
 
 
+def test_a_search_that_came_out_short_is_used_but_asked_again_in_whole(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.search()
+    site.now += timedelta(days=31)
+    everything, site.rows, site.n_missing = site.rows, [{"id": "9"}], 4
+    assert ids(site.search()) == [*"01234", "9"]
+    assert "4 rows are missing; the next run asks for all again" in caplog.text
+    site.asked.clear()
+    site.rows, site.n_missing = everything[:4], 0
+    assert ids(site.search()) == [*"0123"]
+    assert site.asked == [(None, 0), (None, 2)]
+    assert ids(site.search()) == [*"0123"]
+    assert len(site.asked) == 2
+
+
+def test_a_clock_that_was_set_back_costs_no_rows(site: Site) -> None:
+    site.search()
+    site.now += timedelta(days=20)
+    site.search()  # an update, at a time that turns out to be wrong
+    site.now -= timedelta(days=15)
+    site.asked.clear()
+    site.search()
+    assert site.asked[0] == (date(2026, 11, 20), 0)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"asked_at": "0001-01-01T00:00:00+00:00"},
+        {"whole_at": "9999-12-31T23:59:59-23:00"},
+        {"asked_at": 5},
+    ],
+)
+def test_a_header_with_times_beyond_sense_is_reported_and_asked_anew(
+    header: dict[str, object], site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.search()
+    first, *others = site.file.read_bytes().splitlines(keepends=True)
+    line = json.dumps(json.loads(first) | header).encode() + b"\n"
+    site.file.write_bytes(b"".join([line, *others]))
+    site.now += timedelta(days=2)
+    assert site.search() == site.rows
+    assert site.file.name in caplog.text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 100_000,
+        b'{"rows": "abc", "note": {}}',
+        b'{"rows": {"a": 1}, "note": {}}',
+        b'{"rows": [], "note": {"next": "x"}}',
+        b'{"rows": [], "note": [1]}',
+    ],
+)
+def test_a_part_with_a_line_of_another_kind_goes_on_before_it(
+    line: bytes, site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.dies_after = 1
+    with pytest.raises(KeyboardInterrupt):
+        site.search()
+    with site.part.open("ab") as file:
+        file.write(line + b"\n")
+    site.dies_after = None
+    assert site.search() == site.rows
+    assert [place for _, place in site.asked] == [0, 2, 4]
+    assert site.part.name in caplog.text
+
+
+def test_a_deep_file_is_asked_anew(site: Site) -> None:
+    site.search()
+    with site.file.open("ab") as file:
+        file.write(b"[" * 100_000 + b"\n")
+    assert site.search() == site.rows
+
+
+@pytest.mark.parametrize("name", ["append", "write_finished"])
+def test_a_full_disk_is_told(site: Site, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(f"bclef.sources.searches.{name}", refuse)
+    with pytest.raises(StoreError, match=r"searches: cannot be .*No space left.*make room"):
+        site.search()
+
+
+def test_where_nothing_can_be_written_a_young_search_is_read(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.search()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    assert site.search() == site.rows
+    site.now += timedelta(days=2)
+    with pytest.raises(StoreError, match=r"searches: cannot be .*Read-only file system"):
+        site.search()
+    assert len(site.asked) == 3
+
+
 def test_other_server_and_other_query_are_other_searches(site: Site) -> None:
     assert len({search_digest(home, q) for home in "ab" for q in ("a", "b", "b\na")}) == 6
     site.search()
@@ -257,4 +393,4 @@ def test_a_second_search_waits_for_the_first(site: Site, caplog: pytest.LogCaptu
             entered.append("first")
         waiting.result(timeout=30)
     assert entered == ["first", "second"]
-    assert "another process is searching" in caplog.text
+    assert "another process is searching in" in caplog.text

@@ -122,9 +122,9 @@ def test_the_key_is_in_no_file_and_no_message(tmp_path: Path) -> None:
 
 
 def _id_of(path: str) -> str:
-    found = re.search(r"9\d{6}", path)
+    found = re.search(r"XC\d+", path)
     assert found
-    return f"XC{found[0]}"
+    return found[0]
 
 
 def _text(path: Path) -> str:

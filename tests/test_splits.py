@@ -40,6 +40,7 @@ def _clips(
     duplicate_of: dict[str, str] | None = None,
     errors: tuple[str, ...] = (),
     pcm_hash: dict[str, str] | None = None,
+    sound_group: dict[str, str] | None = None,
 ) -> pd.DataFrame:
     ids = recordings["recording_id"]
     return pd.DataFrame(
@@ -47,6 +48,7 @@ def _clips(
             "recording_id": ids,
             "pcm_hash": [(pcm_hash or {}).get(name, f"pcm of {name}") for name in ids],
             "duplicate_of": pd.array([(duplicate_of or {}).get(name) for name in ids], "string"),
+            "sound_group": pd.array([(sound_group or {}).get(name) for name in ids], "string"),
             "error": pd.array(["corrupt" if name in errors else None for name in ids], "string"),
         }
     )
@@ -153,6 +155,21 @@ def test_copies_of_one_recording_join_their_owners_without_its_own_row() -> None
         {"recording_id": "y", "recordist": "bob"},
     ]
     assert _together(_assign(rows, duplicate_of={"c1": "noise", "c2": "noise"}), "x", "y")
+
+
+def test_recordings_that_share_a_stretch_of_sound_are_one_group_and_both_stay() -> None:
+    recordings = _recordings([*_spread(9), *_spread(9, "b")])
+    shared = {"a1": "a1", "a2": "a1"}
+    clips = _clips(recordings, sound_group=shared)
+    splits = assign_folds(recordings, clips, TARGETS, BY_RECORDIST, seed=0)
+    assert _together(splits, "a1", "a2")
+    assert audit_leaks(splits, recordings, clips, BY_RECORDIST).empty
+    apart = assign_folds(recordings, _clips(recordings), TARGETS, BY_RECORDIST, seed=0)
+    assert _folds(apart)["a1"] != _folds(apart)["a2"]
+    leaks = audit_leaks(apart, recordings, clips, BY_RECORDIST)
+    assert leaks[["kind", "recording_id", "other_recording_id"]].to_numpy().tolist() == [
+        ["shared_sound", "a1", "a2"]
+    ]
 
 
 def test_group_by_decides_what_recordists_join() -> None:

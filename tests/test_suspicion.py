@@ -49,7 +49,9 @@ class Data:
         write_table(rows_of(RECORDINGS, recordings), self.folder / "recordings.parquet", RECORDINGS)
         if clips is not None:
             write_table(rows_of(CLIPS, clips), self.folder / "clips.parquet", CLIPS)
-        return read_suspects(self.folder, gone, n_most).set_index("recording_id")
+        found = read_suspects(self.folder, gone, n_most)
+        self.common = found.common
+        return found.rows.set_index("recording_id")
 
     def score(self, fold, rows):
         labels = ["blutit", "coatit2", "gretit1"]
@@ -88,7 +90,8 @@ GROUNDS = {
 @pytest.mark.parametrize("name", GROUNDS)
 def test_each_ground_weighs_what_is_documented(data, name):
     of_recording, of_clip, score, words_said = GROUNDS[name]
-    found = data.suspects([recording("a", **of_recording)], [clip("a", **of_clip)])
+    recordings = [recording("a", **of_recording), recording("b")]
+    found = data.suspects(recordings, [clip("a", **of_clip), clip("b")])
     assert found["score"].tolist() == pytest.approx([score], abs=1e-4)
     assert found["reasons"].tolist() == [words_said]
     assert f"- {name}" in suspicion.__doc__ or f", {name}:" in suspicion.__doc__
@@ -137,7 +140,8 @@ def test_recordings_without_a_class_or_a_score_have_no_rival(data):
 
 def test_scores_add_up_and_the_heaviest_reason_comes_first(data):
     row = recording("a", recordist=None, duration_s=20.0)
-    found = data.suspects([row], [clip("a", clipped_share=0.04)])
+    clips = [clip("a", clipped_share=0.04), clip("b")]
+    found = data.suspects([row, recording("b")], clips)
     assert found.loc["a", "score"] == pytest.approx(0.25 + 0.5 + 0.4, abs=1e-4)
     assert [reason.split()[0] for reason in found.loc["a", "reasons"].split("; ")] == [
         "listed",
@@ -149,10 +153,31 @@ def test_scores_add_up_and_the_heaviest_reason_comes_first(data):
 def test_most_suspicious_come_first_ties_by_id_and_the_rest_is_left_out(data):
     ids = [f"r{number:02d}" for number in range(30)]
     recordings = [recording(i, recordist=None) for i in reversed(ids)]
+    recordings += [recording(f"s{number:02d}") for number in range(30)]
     recordings[7]["recorded_on"] = None
     found = data.suspects(recordings, n_most=20)
     worst = recordings[7]["recording_id"]
     assert found.index.tolist() == [worst, *[i for i in ids if i != worst][:19]]
+
+
+def test_what_most_focal_recordings_lack_is_told_once_and_weighs_nothing(data):
+    recordings = [
+        recording("a", recorded_on=None), recording("b", recorded_on=None), recording("c"),
+        recording("s", role="soundscape", label=None), recording("t", role="noise", label=None),
+    ]  # fmt: skip
+    assert len(data.suspects(recordings)) == 0
+    assert data.common == (
+        "2 of 3 focal recordings have no date, which is therefore no ground for suspicion.",
+    )
+    found = data.suspects([*recordings, recording("d")])  # of four it is half, not more
+    assert found["reasons"].tolist() == ["no date"] * 2
+    assert data.common == ()
+
+
+def test_clipping_that_would_be_told_as_nought_is_not_told(data):
+    assert len(data.suspects([recording("a")], [clip("a", clipped_share=0.00004)])) == 0
+    found = data.suspects([recording("a")], [clip("a", clipped_share=0.0002)])
+    assert found["reasons"].tolist() == ["0.02% of the samples clipped"]
 
 
 def test_names_with_braces_are_only_text(data):

@@ -1,6 +1,7 @@
 """Tables come back as they were written, byte for byte, or not at all."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bclef import tables
 from bclef.tables import (
     Schema,
     TableError,
@@ -403,3 +405,44 @@ def test_broken_json_is_a_table_error(tmp_path: Path, text: str, said: str) -> N
     path.write_text(text)
     with pytest.raises(TableError, match=said):
         read_json(path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "link to a fifo", "in the folder of devices"])
+def test_what_is_no_file_is_not_replaced(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "link to a fifo":
+        os.mkfifo(tmp_path / "fifo")
+        path.symlink_to(tmp_path / "fifo")
+    else:
+        monkeypatch.setattr(tables, "_DEVICES", tmp_path)
+        path.symlink_to(tmp_path / "a.txt")
+        (tmp_path / "a.txt").touch()
+    before = path.lstat()
+    with pytest.raises(TableError, match="expected a regular file or none"), atomic_path(path):
+        pytest.fail("nothing may be written")
+    assert (path.lstat().st_mode, path.lstat().st_ino) == (before.st_mode, before.st_ino)
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("old")
+    for target in ("cache", "nowhere"):
+        link = tmp_path / "link"
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path / target)
+        with atomic_path(link) as temporary:
+            temporary.write_text("new")
+        assert not link.is_symlink()
+        assert link.read_text() == "new"
+    assert (tmp_path / "cache").read_text() == "old"
+
+
+def test_json_nested_beyond_reason_is_an_error_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[" * 100_000)
+    with pytest.raises(TableError, match="not JSON"):
+        read_json(tmp_path / "a.json")

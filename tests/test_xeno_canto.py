@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from filelock import FileLock
 
-from bclef.sources.http import HttpConfig, HttpStatusError
+from bclef.sources.http import HttpConfig
 from bclef.sources.protocol import FetchError, Listing, SourceError, SourceStoppedError
 from bclef.sources.searches import Page
 from bclef.sources.xeno_canto import XenoCantoConfig, XenoCantoSource
@@ -125,7 +125,7 @@ def test_odd_and_restricted_rows_are_listed_or_rejected_and_none_is_lost(
     assert rows["label"].isna().all()
     assert set(rows["scientific_name"]) == set(SPECIES)
     assert rows["url"].str.startswith(server.base_url).all()
-    assert rows["attribution"].str.contains("XC9").all()
+    assert rows["attribution"].str.contains(r"XC\d{7,9}, ").all()
     assert "A. O'R & B" in set(rows["recordist"])
     assert 3723.0 in set(rows["duration_s"])
 
@@ -261,11 +261,14 @@ def test_species_is_found_under_its_synonym(small_world: World, tmp_path: Path) 
     assert listing.rejected.empty
 
 
-def test_species_without_recordings_is_a_row_with_advice(
-    small_world: World, tmp_path: Path
+def test_species_without_recordings_is_a_row_with_advice_and_a_warning(
+    small_world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serve(small_world, CALM) as server:
         listing = listed(server, tmp_path, species=["Pica pica", "Pica pcia"])
+        (warning,) = [said for said in caplog.records if said.levelname == "WARNING"]
+        assert "nothing came of Pica pcia" in warning.getMessage()
+        assert "taxonomy/synonyms.csv" in warning.getMessage()
         (row,) = listing.rejected.to_dict("records")
         assert (row["recording_id"], row["reason"]) == ("xeno_canto/Pica pcia", "none_found")
         assert "taxonomy/synonyms.csv" in row["detail"]
@@ -281,7 +284,9 @@ def test_country_that_begins_like_another_one_is_checked_on_the_reply(tmp_path: 
     )
     with serve(replace(world, recordings=recordings), CALM) as server:
         listing = listed(server, tmp_path, country="Niger")
-        with pytest.raises(SourceError, match="12 others came, the first: country Niger"):
+        with pytest.raises(
+            SourceError, match="12 recordings came that do not fit, the first: country"
+        ):
             listed(server, tmp_path, country="Nig")
     assert len(ids(listing)) == 6
     assert reasons(listing) == {"outside_query": 6}
@@ -316,7 +321,7 @@ def test_filters_ask_for_what_the_server_knows_and_check_what_it_does_not(
         and "song" in item.sound_type.split(", ")
     ]
     assert 20 < len(expected) < 200
-    assert ids(listing) == expected
+    assert ids(listing) == sorted(expected)
     assert listing.rejected.empty
 
 
@@ -352,7 +357,7 @@ def test_words_of_the_server_reach_the_user(small_world: World, tmp_path: Path, 
 def test_odd_query_of_the_server_is_an_answer(small_world: World, tmp_path: Path) -> None:
     trouble = Trouble("400", on="search", after=0)
     with serve(small_world, replace(CALM, trouble=(trouble,))) as server:
-        with pytest.raises(HttpStatusError, match="not understood"):
+        with pytest.raises(SourceError, match="not understood"):
             listed(server, tmp_path, species=list(SPECIES))
         assert len(server.requests) == 1
 
@@ -360,9 +365,48 @@ def test_odd_query_of_the_server_is_an_answer(small_world: World, tmp_path: Path
 def test_old_address_of_the_api_is_not_found(small_world: World, tmp_path: Path) -> None:
     with (
         serve(small_world, CALM) as server,
-        pytest.raises(HttpStatusError, match="404"),
+        pytest.raises(SourceError, match="404") as caught,
     ):
         listed(server, tmp_path, base_url=f"{server.base_url}/v2", species=["Pica pica"])
+    said = str(caught.value)
+    assert said.endswith("/v2/api/3/recordings, see xeno_canto.base_url")
+    assert KEY not in said
+
+
+def test_dead_port_is_named_with_the_param_it_comes_from(
+    small_world: World, tmp_path: Path
+) -> None:
+    with serve(small_world, CALM) as server:
+        base_url = server.base_url
+    with pytest.raises(SourceStoppedError) as caught:
+        source(base_url, tmp_path, species=["Pica pica"]).list_recordings()
+    assert f"{base_url}/api/3/recordings, see xeno_canto.base_url" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "said"), [(None, "XC_API_KEY is not set"), ("hunter2", "XC_API_KEY was refused")]
+)
+def test_key_that_is_missing_or_wrong_is_named_and_never_told(
+    small_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str | None, said: str
+) -> None:
+    monkeypatch.delenv("XC_API_KEY")
+    if key:
+        monkeypatch.setenv("XC_API_KEY", key)
+    with (
+        serve(small_world, CALM) as server,
+        pytest.raises(SourceStoppedError, match=said) as caught,
+    ):
+        listed(server, tmp_path, species=["Pica pica"])
+    assert "hunter2" not in str(caught.value)
+
+
+def test_nothing_found_speaks_of_what_was_asked(small_world: World, tmp_path: Path) -> None:
+    with serve(small_world, CALM) as server:
+        with pytest.raises(SourceError, match=r"none came at all.*xeno_canto\.country") as caught:
+            listed(server, tmp_path, country="Bolvia")
+        assert "species" not in str(caught.value)
+        with pytest.raises(SourceError, match=r"xeno_canto\.species.*xeno_canto\.area"):
+            listed(server, tmp_path, species=["Pica pcia"], area="asia")
 
 
 @pytest.mark.parametrize("answer", ["503", "429", "500", "html", "reset"])
@@ -499,6 +543,65 @@ def test_walk_goes_on_after_any_page_as_if_it_had_not_stopped() -> None:
     for n_had in range(len(whole) + 1):
         had = [Page(page.rows, json.loads(json.dumps(page.note))) for page in whole[:n_had]]
         assert [*had, *Pages(reply).walk(had)] == whole
+
+
+def test_page_that_is_missing_in_every_walk_is_told_to_the_cache() -> None:
+    def reply(number: int) -> dict[str, object]:
+        there = {
+            "numRecordings": "220",
+            "numPages": 5,
+            "recordings": rows(50 * number, 50 * number + 50),
+        }
+        return {"recordings": []} if number == 3 else there
+
+    *_, last = Pages(reply).walk()
+    assert last.note["n_missing"] == 120
+
+
+def test_short_search_is_asked_in_whole_by_the_next_run(
+    small_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = XenoCantoSource._reply
+
+    def torn(self: XenoCantoSource, text: str, number: int) -> Mapping[str, object]:
+        reply = dict(plain(self, text, number))
+        return reply | {"recordings": list(reply["recordings"])[:4]}  # type: ignore[call-overload]
+
+    with serve(small_world, CALM) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(XenoCantoSource, "_reply", torn)
+            assert len(ids(listed(server, tmp_path, species=[SPECIES[0]]))) == 4
+        assert len(ids(listed(server, tmp_path, species=[SPECIES[0]]))) == 10
+        n_asked = len(server.of_kind("search"))
+        assert len(ids(listed(server, tmp_path, species=[SPECIES[0]]))) == 10
+        assert len(server.of_kind("search")) == n_asked
+
+
+def test_second_walk_ends_where_it_brings_what_it_has_brought() -> None:
+    server = Pages(
+        lambda n: {"numRecordings": "999999", "numPages": 9999, "recordings": rows(0, 50)}
+    )
+    assert len(list(server.walk())) == 4
+
+
+def test_a_search_is_bounded_in_all_its_walks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bclef.sources.xeno_canto_paging._MOST_PAGES", 30)
+    new = iter(range(10**6))
+    server = Pages(
+        lambda n: {"numRecordings": "9999", "numPages": 20, "recordings": [{"id": next(new)}]}
+    )
+    assert len(list(server.walk())) == 30
+
+
+@pytest.mark.parametrize(
+    "note", [{}, {"per_page": 50}, {"page": None}, {"walk": None, "n_own": None}]
+)
+def test_notes_of_another_kind_begin_anew(note: Any) -> None:
+    server = Pages(lambda n: {"numRecordings": "60", "numPages": 2, "recordings": rows(0, 50)})
+    first = next(server.walk())
+    note = first.note | note if len(note) == 2 or "page" in note else note
+    again = list(server.walk([Page(first.rows, note)]))
+    assert again[0] == first
 
 
 def test_other_number_per_page_begins_anew() -> None:

@@ -1,17 +1,20 @@
 """The stand-in for Xeno-canto: replies to searches, its record, and its command line."""
 
+import contextlib
 import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import requests
 from click.testing import CliRunner
 
 from tests.plain_client import MERULA, Asker, one_species
-from tests.xeno_canto_server import CALM, Faults, Trouble, make_world, serve
+from tests.xeno_canto_server import CALM, Faults, Trouble, World, make_world, serve
 from tests.xeno_canto_server.__main__ import main
 from tests.xeno_canto_server.faults import with_setting
 
@@ -148,7 +151,7 @@ def test_everything_asked_is_on_record_as_it_came(ask: Asker) -> None:
     with serve(one_species(1), CALM) as server:
         ask.search(server, 'sp:"turdus merula"', key="secret/ä")
         time.sleep(0.05)
-        ask.audio(server, 9000001)
+        ask.audio(server, server.world.recordings[0].number)
         kinds = [request.kind for request in server.requests]
         assert kinds == ["search", "redirect", "file"]
         [asked] = server.of_kind("search")
@@ -245,10 +248,44 @@ def test_the_command_says_where_it_listens_and_how_to_train(
     assert (
         "XC_API_KEY='a key' dvc exp run $(python -m bclef.recipe xeno-canto) "
         f"-S xeno_canto.base_url={base_url[0]} "
+        "-S xeno_canto.search_interval_s=0 -S xeno_canto.file_interval_s=0 "
         """-S 'xeno_canto.species=["Turdus merula", "Parus major"]'"""
     ) in ended.output
     refused = CliRunner().invoke(main, ["--fault", "hops=many"])
     assert refused.exit_code == 1
+    refused = CliRunner().invoke(main, ["--fault", "banana=1"])
+    for switch in ("hops", "503_every=7", "file_reset_first=2", "first_try", "truncated"):
+        assert switch in refused.output
+
+
+def test_the_command_grows_a_world_by_what_is_uploaded_today(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    served = []
+
+    @contextlib.contextmanager
+    def keep(world: World, *_: object) -> Iterator[SimpleNamespace]:
+        served.append(world)
+        yield SimpleNamespace(base_url="http://127.0.0.1:1", world=world)
+
+    monkeypatch.setattr("tests.xeno_canto_server.__main__.serve", keep)
+    monkeypatch.setattr("tests.xeno_canto_server.__main__.wait_for_ever", lambda: None)
+    for more in ([], ["--grown", "2"]):
+        arguments = ["--species", MERULA, "--recordings", "3", *more]
+        assert CliRunner().invoke(main, arguments).exit_code == 0
+    small, grown = served
+    assert grown.recordings[: len(small.recordings)] == small.recordings
+    new = grown.recordings[len(small.recordings) :]
+    assert [(item.species, item.take) for item in new] == [(MERULA, 3), (MERULA, 4)]
+    assert all(datetime.now(UTC).date() - item.uploaded_on < timedelta(days=2) for item in new)
+
+
+def test_a_port_that_is_taken_is_told_without_a_traceback() -> None:
+    with serve(one_species(1), CALM) as server:
+        port = server.base_url.rpartition(":")[2]
+        refused = CliRunner().invoke(main, ["--port", port, "--recordings", "1"])
+    assert refused.exit_code == 1
+    assert refused.output == f"Error: port {port} is in use; give --port\n"
 
 
 def test_it_was_written_from_the_description_alone() -> None:

@@ -13,8 +13,9 @@ import requests
 import soundfile
 
 from tests.plain_client import MERULA, Asker, one_species
-from tests.xeno_canto_server import CALM, Recording, World, make_world, serve
+from tests.xeno_canto_server import CALM, Faults, Recording, World, make_world, serve
 from tests.xeno_canto_server.faults import ODD_KINDS
+from tests.xeno_canto_server.rows import deal_shapes
 from tests.xeno_canto_server.searching import QueryError, parse, search
 from tests.xeno_canto_server.world import COUNTRIES, LICENCES
 
@@ -52,8 +53,7 @@ TRUE: dict[str, Callable[[Recording], object]] = {
     "lic:BY-NC-SA": lambda r: r.licence.startswith("by-nc-sa/"),
     "lic:PD": lambda r: r.licence == "zero/1.0",
     "since:2020-06-01": lambda r: r.uploaded_on >= date(2020, 6, 1),
-    "nr:9000010-9000019": lambda r: 9_000_010 <= r.number <= 9_000_019,
-    "nr:9000010": lambda r: r.number == 9_000_010,
+    "nr:100000000-500000000": lambda r: 100_000_000 <= r.number <= 500_000_000,
     "nr:>9000010": lambda r: False,
     'cnt:"united states"': lambda r: r.country == "United States",
     "cnt:br": lambda r: r.country == "Brazil",
@@ -87,6 +87,10 @@ def test_a_query_finds_what_it_says(rich_world: World, query: str) -> None:
     assert found(rich_world, query) == expected
     refuted = ('gen:"=tur"', "nr:>9000010", "q:F")
     assert bool(expected) == (query not in refuted)  # it says something about this world
+
+
+def test_a_number_finds_its_recording(rich_world: World) -> None:
+    assert found(rich_world, f"nr:{rich_world.recordings[7].number}") == {7}
 
 
 def test_since_counts_days_back_from_today(rich_world: World) -> None:
@@ -219,8 +223,33 @@ def test_a_world_is_the_same_each_time_and_grows_without_changing() -> None:
     }  # fmt: skip
     grown = world.grown(2, date(2026, 11, 1))
     assert grown.recordings[:10] == world.recordings
-    assert [item.number for item in grown.recordings] == list(range(9_000_001, 9_000_015))
     assert [item.take for item in grown.of(MERULA)[5:]] == [5, 6]
+    assert len({item.number for item in grown.recordings}) == 14
+
+
+def test_a_larger_world_keeps_the_recordings_and_shapes_of_the_smaller_one() -> None:
+    small, large = make_world(1, 12, 20, strays=2), make_world(1, 12, 26, strays=2)
+    assert set(small.recordings) < set(large.recordings)
+    grown = small.grown(6, date(2026, 11, 1))
+    assert {item.number for item in grown.recordings if item.species in grown.species} == {
+        item.number for item in large.recordings if item.species in large.species
+    }
+    first, more = deal_shapes(small, Faults()), deal_shapes(large, Faults())
+    assert first.restricted.items() <= more.restricted.items()
+    assert first.removed <= more.removed
+    assert first.odd.items() <= more.odd.items()
+
+
+def test_other_worlds_have_other_numbers() -> None:
+    worlds = [
+        make_world(1, 3, 20),
+        make_world(2, list(make_world(1, 3).species), 20),  # other songs of the same names
+        make_world(1, list(reversed(make_world(1, 3).species)), 20),
+        make_world(1, 3, 20, audio="birds"),
+    ]
+    numbers = [item.number for world in worlds for item in world.recordings]
+    assert len(set(numbers)) == len(numbers) == 240
+    assert all(len(str(number)) in (7, 8, 9) for number in numbers)
 
 
 def test_a_world_has_the_mix_that_was_found_on_the_real_site(rich_world: World) -> None:

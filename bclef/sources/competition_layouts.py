@@ -180,6 +180,14 @@ def stated(table: pd.DataFrame, column: str) -> pd.Series:
     return texts.mask(texts.isin(_NO_VALUE))
 
 
+def stated_label(table: pd.DataFrame) -> pd.Series:
+    """Returns the labels of `table`, null where the field is empty: `nan` and `NA` are labels."""
+    if "primary_label" not in table:
+        return pd.Series(pd.NA, table.index, dtype="string")
+    labels = table["primary_label"].astype("string")
+    return labels.mask(labels == "")
+
+
 def class_list(root: Path) -> list[str] | None:
     """Returns the classes that the header of sample_submission.csv names, or None."""
     path = root / SAMPLE
@@ -196,15 +204,18 @@ def class_list(root: Path) -> list[str] | None:
 def parse_list(text: str) -> list[str]:
     """Returns the words of a list that was written as text, each once.
 
-    Quoted words may hold anything; bare words and numbers stay as they are written.
+    Quoted words may hold anything; bare words and numbers stay as they are written, but for `nan`.
 
     >>> parse_list("['rbsrob1', 'comsan']"), parse_list("[1161364, 1e5]"), parse_list("")
     (['rbsrob1', 'comsan'], ['1161364', '1e5'], [])
     """
     if text.strip() in _NO_VALUE:
         return []
-    words = _quoted(text) or re.split(r"[,;|\s]+", text.translate(_BARE))
-    return list(dict.fromkeys(word.strip() for word in words if word.strip() not in _NO_VALUE))
+    words = _quoted(text)
+    if words is None:
+        bare = re.split(r"[,;|\s]+", text.translate(_BARE))
+        words = [word for word in bare if word not in _NO_VALUE]
+    return list(dict.fromkeys(word.strip() for word in words if word.strip()))
 
 
 _BARE = str.maketrans(dict.fromkeys("[](){}'\"", " "))

@@ -23,14 +23,15 @@ from bclef.sources.competition_layouts import (
     parse_list,
     read_text,
     stated,
+    stated_label,
 )
 from bclef.sources.files import audio_sizes, plain_name
 from bclef.sources.protocol import LISTED, LISTED_ANNOTATIONS, LISTED_REJECTED, Listing
 
 _log = logging.getLogger(__name__)
 
-_HOME_ID = r"/(?P<id>(?P<collection>XC|iNat|CSA)\d+)\.[^./]+$"
-"""A file name that tells the recording's home and its number there."""
+_HOME_ID = r"/(?P<collection>XC|iNat|CSA)0*(?P<number>[0-9]+)\.[^./]+$"
+"""A file name that tells the recording's home and its number there; zeros before it are none."""
 _NAMES = ("scientific_name", "common_name", "class_name")
 _NUMBERS = {"rating": (0, 5), "latitude": (-90, 90), "longitude": (-180, 180)}
 _MOST_SHOWN = 5
@@ -79,7 +80,7 @@ def _placed(
     (null where there is no file), reason, detail.
     """
     layout = competition.layout
-    labels, names = stated(table, "primary_label"), table["filename"]
+    labels, names = stated_label(table), table["filename"]
     if layout.names_are_bare:
         names = labels.fillna("") + "/" + names
     paths = (f"{layout.audio}/" + names).map(_normal_path)
@@ -100,7 +101,7 @@ def _placed(
 
 def _recordings(table: pd.DataFrame, taxa: pd.DataFrame, competition: Competition) -> pd.DataFrame:
     """Returns the recordings of the rows of `table` whose file is there."""
-    labels, licences = stated(table, "primary_label"), stated(table, "license")
+    labels, licences = stated_label(table), stated(table, "license")
     people = stated(table, "author")
     secondary = stated(table, "secondary_labels").fillna("")
     lists = {text: parse_list(text) for text in secondary.unique()}
@@ -161,8 +162,10 @@ def plain_text(path: str) -> str:
 
 def recording_ids(paths: pd.Series, name: str) -> pd.Series:
     """Returns the id of the recording at each of `paths`, relative to the competition `name`."""
-    found = paths.astype("string").str.extract(_HOME_ID)["id"]
-    return found.fillna(f"{SOURCE}/{name}/" + paths.astype("string"))
+    found = paths.astype("string").str.extract(_HOME_ID)
+    return (found["collection"] + found["number"]).fillna(
+        f"{SOURCE}/{name}/" + paths.astype("string")
+    )
 
 
 def urls(paths: Iterable[str], sizes: Iterable[int], name: str) -> list[str]:
@@ -205,7 +208,7 @@ def _taxa(root: Path) -> pd.DataFrame:
     """Returns scientific_name, common_name and class_name by label, without rows if not stated."""
     path = root / TAXONOMY
     table = read_text(path, ("primary_label",)) if path.is_file() else pd.DataFrame()
-    labels = stated(table, "primary_label")
+    labels = stated_label(table)
     taxa = pd.DataFrame({name: stated(table, name) for name in _NAMES}).set_axis(labels, axis=0)
     return taxa[~taxa.index.duplicated() & taxa.index.notna()]
 

@@ -1,7 +1,7 @@
 """The soundscapes of a competition's folder and what its tables say of them.
 
 Both tables are one here: windows with a file, an end, and labels. A window whose label is `nocall`
-makes its file annotated and is no annotation.
+makes its file annotated and is no annotation; only that word says that nobody sings.
 """
 
 import logging
@@ -35,8 +35,8 @@ _CLOCK = r"^(?P<h>\d+):(?P<m>\d{1,2}):(?P<s>\d{1,2}(?:\.\d+)?)$"
 def list_soundscapes(competition: Competition) -> Listing:
     """Returns the soundscapes of `competition` and their annotations.
 
-    Rejected are labelled files that are not there (`missing`), and windows whose times are none
-    (`bad_annotation`).
+    Rejected are labelled files that are not there (`missing`), and windows whose times are none or
+    that state no label (`bad_annotation`).
 
     Raises:
         SourceError: no known layout, or a table that cannot be read.
@@ -51,16 +51,16 @@ def list_soundscapes(competition: Competition) -> Listing:
     ]
     stems = pd.Series([_stem(name) for name, _, _ in found], dtype="string")
     windows = _windows(competition, layout, stems)
-    rows = _recordings(stems, competition, windows["stem"]).assign(
+    known, fault = windows["stem"].isin(stems), _faults(windows)
+    usable = windows[known & (fault == "")]
+    rows = _recordings(stems, competition, usable["stem"]).assign(
         url=pd.Series(
             urls([path for _, path, _ in found], [n for _, _, n in found], competition.name),
             dtype="string",
         )
     )
-    known = windows["stem"].isin(stems)
-    is_bad = ~(windows["begin_s"].ge(0) & windows["end_s"].gt(windows["begin_s"]))
     lost = windows[~known].groupby("stem", as_index=False).agg(n=("place", "size"))
-    bad = windows[known & is_bad]
+    bad = windows[known & (fault != "")]
     rejected = [
         rejected_rows(
             prefix + lost["stem"].astype("string"),
@@ -68,13 +68,19 @@ def list_soundscapes(competition: Competition) -> Listing:
             lost["n"].astype("string") + f" windows of it in {competition.name}/{layout.labels}",
         ),
         rejected_rows(
-            prefix + bad["stem"],
-            "bad_annotation",
-            bad["place"] + ": times that are none, or do not run forwards",
+            prefix + bad["stem"], "bad_annotation", bad["place"] + ": " + fault[bad.index]
         ),
     ]
-    annotations = _annotations(windows[known & ~is_bad], competition.name, prefix)
+    annotations = _annotations(usable, competition.name, prefix)
     return Listing(rows, annotations, pd.concat(rejected, ignore_index=True))
+
+
+def _faults(windows: pd.DataFrame) -> pd.Series:
+    """Returns what makes each window useless, "" where nothing does."""
+    runs = windows["begin_s"].ge(0) & windows["end_s"].gt(windows["begin_s"])
+    fault = pd.Series("", windows.index, dtype="string")
+    fault = fault.mask(windows["labels"].map(len) == 0, f"no label, not even {NO_CALL}")
+    return fault.mask(~runs, "times that are none, or do not run forwards")
 
 
 def _stem(path: str) -> str:
@@ -159,11 +165,9 @@ def _seconds(clock: pd.Series) -> pd.Series:
 
 
 def _label_sets(texts: pd.Series) -> pd.Series:
-    """Returns the labels of each text as a sorted tuple, empty for `nocall`."""
-    sets = {
-        text: tuple(sorted(set(re.split(r"[;,\s]+", text)) - {"", NO_CALL}))
-        for text in texts.unique()
-    }
+    """Returns the labels of each text as a sorted tuple, `nocall` only where no other stands."""
+    stated = {text: set(re.split(r"[;,\s]+", text)) - {""} for text in texts.unique()}
+    sets = {text: tuple(sorted(labels - {NO_CALL} or labels)) for text, labels in stated.items()}
     return pd.Series([sets[text] for text in texts], texts.index, dtype="object")
 
 
@@ -176,7 +180,8 @@ def _annotations(windows: pd.DataFrame, name: str, prefix: str) -> pd.DataFrame:
             "%s: %d rows contradict others of their window, such as %s; all their labels count",
             name, int(again.sum()), first["place"],
         )  # fmt: skip
-    each = windows.explode("labels").dropna(subset="labels")
+    each = windows.explode("labels")
+    each = each[each["labels"] != NO_CALL]
     columns = {
         "recording_id": prefix + each["stem"].astype("string"),
         "start_s": each["begin_s"],

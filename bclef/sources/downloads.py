@@ -16,8 +16,9 @@ import requests
 from pydantic import Field, ValidationError
 
 from bclef.config import Section
+from bclef.sources.hiding import Hider
 from bclef.sources.protocol import FetchError
-from bclef.sources.replies import BodyBrokenError, chunks
+from bclef.sources.replies import BodyBrokenError, Haste, chunks, parsed
 from bclef.tables import TableError, read_json, write_json
 
 _WRONG_TYPE = re.compile(
@@ -25,6 +26,8 @@ _WRONG_TYPE = re.compile(
     r"|application/(.*[+])?(json|xml|xhtml|html|javascript|pdf|zip)"
 )
 _BLANK = b" \t\r\n\f\v\xef\xbb\xbf"
+_UTF_16_PAGE = (b"\xff\xfe<\0", b"\xfe\xff\0<")
+_MOST_WORDS_BYTES = 64 << 10
 _RANGE = re.compile(r"bytes (?P<first>[0-9]{1,18})-[0-9]{1,18}/(?P<total>[0-9]{1,18}|\*)")
 _VALIDATOR = r"^[\x20-\x7e]{1,200}$"
 
@@ -42,17 +45,18 @@ class _Answer(Section):
     """Whether the server says that it gives parts of files, and how long the whole is."""
 
     @classmethod
-    def of(cls, url: str, response: requests.Response) -> Self:
-        """Returns what a 200 says."""
+    def of(cls, url: str, response: requests.Response, hider: Hider) -> Self:
+        """Returns what a 200 says, but for a validator with a secret in it."""
         headers = response.headers
         stated = headers.get("Content-Length", "")
         # A body that is packed, or comes in chunks, is of another length than the header says.
         is_exact = not _is_packed(response) and "Transfer-Encoding" not in headers
         total = int(stated) if is_exact and re.fullmatch(r"[0-9]{1,18}", stated) else None
         takes_ranges = headers.get("Accept-Ranges", "").strip().lower() == "bytes"
+        validator = _validator(response)
         return cls(
             url=url,
-            validator=_validator(response),
+            validator=validator if validator == hider.hide(validator or "") else None,
             n_total_bytes=total,
             takes_ranges=takes_ranges and total is not None,
         )
@@ -70,16 +74,17 @@ class _Answer(Section):
 class Part:
     """What has come of one file so far."""
 
-    def __init__(self, path: Path, url: str, max_bytes: int) -> None:
+    def __init__(self, path: Path, url: str, max_bytes: int, hider: Hider) -> None:
         """Takes up what stands at `path` if it is of `url`; else there is nothing so far.
 
         Args:
             path: Of the bytes; the JSON file is called the same and `.json`.
             url: Address of the file.
             max_bytes: What is larger is refused.
+            hider: Knows what must not be kept.
         """
         self.url = url
-        self._path, self._max_bytes = path, max_bytes
+        self._path, self._max_bytes, self._hider = path, max_bytes, hider
         self._answer = _Answer.read(_facts_path(path), url)
 
     def is_whole(self) -> bool:
@@ -122,22 +127,22 @@ class Part:
         discard_part(self._path)
         self._answer = None
 
-    def begin(self, response: requests.Response) -> None:
+    def begin(self, response: requests.Response, haste: Haste) -> None:
         """Writes the body of a 200 in place of what is there.
 
         Raises:
             FetchError: `not_audio` or `too_large`.
             BodyBrokenError: There is more of the file than came.
         """
-        answer = _Answer.of(self.url, response)
+        answer = _Answer.of(self.url, response, self._hider)
         _check_type(response)
         self._check_size(answer.n_total_bytes or 0)
         self.discard()
         write_json(_facts_path(self._path), answer.model_dump())
         self._answer = answer
-        self.append(response)
+        self.append(response, haste)
 
-    def append(self, response: requests.Response) -> None:
+    def append(self, response: requests.Response, haste: Haste) -> None:
         """Writes the body of a 206 after what is there.
 
         Raises:
@@ -148,7 +153,7 @@ class Part:
         n_bytes = self._n_bytes()
         is_begun = n_bytes > 0
         with self._path.open("ab") as file:
-            for piece in chunks(response, BodyBrokenError):
+            for piece in chunks(response, haste.fault_of_file, BodyBrokenError):
                 n_bytes += len(piece)
                 self._check_size(n_bytes)
                 is_begun = is_begun or _begins_audio(piece)
@@ -173,13 +178,16 @@ class Part:
             write_json(_facts_path(self._path), self._answer.model_dump())
         if n_bytes != total:
             raise BodyBrokenError(f"{n_bytes} bytes came of {total}")
+        if n_bytes <= _MOST_WORDS_BYTES and parsed(self._path.read_bytes()) is not None:
+            raise FetchError("not_audio", "is JSON as error messages are, expected audio")
 
 
 def discard_part(path: Path) -> None:
     """Removes the bytes at `path` and what is known of them, as far as they are there."""
     # In this order: bytes of which nothing is known count for nothing.
-    _facts_path(path).unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
+    for old in (_facts_path(path), path):
+        if old.exists():  # where nothing can be written, to remove what is not there fails too
+            old.unlink(missing_ok=True)
 
 
 def _facts_path(path: Path) -> Path:
@@ -216,6 +224,6 @@ def _begins_audio(piece: bytes) -> bool:
         FetchError: `not_audio`: it begins a web page.
     """
     begun = piece.lstrip(_BLANK)
-    if begun.startswith(b"<"):
+    if begun.startswith(b"<") or piece.startswith(_UTF_16_PAGE):
         raise FetchError("not_audio", "begins with < as web pages do, expected audio")
     return bool(begun)

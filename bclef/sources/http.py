@@ -22,7 +22,7 @@ from bclef.sources.hiding import Hider
 from bclef.sources.pacing import SYSTEM_CLOCK, Clock, Pacer
 from bclef.sources.patience import HttpConfig, HttpStatusError, Patience
 from bclef.sources.protocol import FetchError, SourceError
-from bclef.sources.replies import AskAgainError, parsed, quietly, read_body
+from bclef.sources.replies import AskAgainError, Haste, parsed, quietly, read_body
 
 __all__ = ["HttpConfig", "HttpStatusError", "PoliteClient"]
 
@@ -65,7 +65,7 @@ class PoliteClient:
         Raises:
             SourceError: `home` is no address over http or https.
         """
-        self._timeout_s = config.timeout_s
+        self._timeout_s, self._clock = config.timeout_s, clock
         self._hosts = AllowedHosts(home, also_allowed)
         self._pacer = Pacer(self._hosts.name, cache_root, max_requests, clock)
         self._hider = Hider()
@@ -85,6 +85,10 @@ class PoliteClient:
         self._session.close()
         self._pacer.close()
         self._hider.forget()
+
+    def keep_secret(self, secrets: Mapping[str, str]) -> None:
+        """Shows and keeps the values of `secrets` nowhere, even if nothing is asked with them."""
+        self._hider.learn(secrets)
 
     def get_json(
         self,
@@ -131,17 +135,19 @@ class PoliteClient:
             interval_s: Least time between the last answer and this request.
 
         Raises:
-            FetchError: `bad_url`, `bad_redirect`, `gone`, `not_audio`, `too_large`, `short_body` or
-                `http_<status>`.
+            FetchError: `bad_url`, `bad_redirect`, `gone`, `not_audio`, `too_large`, `short_body`,
+                `http_<status>`, or `unavailable`: no answer, or one of 5xx but 503, to all tries.
             SourceStoppedError: As for `get_json`.
         """
         self._pacer.hold()  # first: another process may be adding to this very file
-        self._patience.until_answered(lambda: self._ask_file(url, path, max_bytes, interval_s))
+        self._patience.until_answered(
+            lambda: self._ask_file(url, path, max_bytes, interval_s), is_file=True
+        )
 
     def _ask_json(self, url: str, interval_s: float) -> dict[str, object]:
         headers = {"Accept": "application/json"}
         with self._open(self._hosts.first(url), interval_s, headers) as response:
-            body = read_body(response, _MAX_REPLY_BYTES)
+            body = read_body(response, _MAX_REPLY_BYTES, self._haste())
         if body is None:
             raise SourceError(f"{self._hosts.name}: a reply of over {_MAX_REPLY_BYTES >> 20} MiB")
         status, tree = response.status_code, parsed(body)
@@ -157,7 +163,7 @@ class PoliteClient:
         return {key: self._hider.hide_long_in(value) for key, value in tree.items()}
 
     def _ask_file(self, url: str, path: Path, max_bytes: int, interval_s: float) -> None:
-        part = Part(path, self._hosts.first(url), max_bytes)
+        part = Part(path, self._hosts.first(url), max_bytes, self._hider)
         if part.is_whole():
             return
         if missing := part.range_headers():
@@ -166,7 +172,7 @@ class PoliteClient:
                     self._take(part, response)
                     return
                 if part.is_continued_by(response):
-                    part.append(response)
+                    part.append(response, self._haste())
                     return
             part.discard()
         with self._open(part.url, interval_s, _AS_IT_IS) as response:
@@ -176,9 +182,9 @@ class PoliteClient:
         """Writes the body of a 200 in place of what is there; all else is an error."""
         status = response.status_code
         if status == HTTPStatus.OK:
-            part.begin(response)
+            part.begin(response, self._haste())
             return
-        tree = parsed(read_body(response, _MAX_WORDS_BYTES) or b"")
+        tree = parsed(read_body(response, _MAX_WORDS_BYTES, self._haste()) or b"")
         self._patience.check(response, tree)
         reason = "gone" if status in _GONE else f"http_{status}"
         raise FetchError(reason, self._patience.words(status, tree))
@@ -196,6 +202,9 @@ class PoliteClient:
         raise FetchError(
             "bad_redirect", f"more than {_MAX_HOPS} redirects, the last to {shown(url)}"
         )
+
+    def _haste(self) -> Haste:
+        return Haste(self._timeout_s, self._clock)
 
     def _send(self, url: str, headers: Mapping[str, str]) -> requests.Response:
         return self._session.get(

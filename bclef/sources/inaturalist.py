@@ -26,6 +26,7 @@ from bclef.normal_forms import OpenLicence
 from bclef.parallel import progress_bar
 from bclef.sources.addresses import is_loopback
 from bclef.sources.anyjson import whole
+from bclef.sources.asking import naming_address
 from bclef.sources.http import HttpConfig, PoliteClient
 from bclef.sources.inaturalist_rows import OBSERVATION_FIELDS, Asked, list_sounds, species_of
 from bclef.sources.protocol import (
@@ -44,7 +45,12 @@ FILE_HOSTS = ("static.inaturalist.org", "inaturalist-open-data.s3.amazonaws.com"
 """Where iNaturalist keeps its files."""
 MIN_INTERVAL_S = 1.0
 """iNaturalist asks for 60 requests a minute at most."""
-_ADVICE = "check the spelling, and add other names of the species to taxonomy/synonyms.csv"
+_ADVICE = {
+    "species": "check the spelling in inaturalist.species, and add other names of the species to "
+    "taxonomy/synonyms.csv",
+    "place_id": "check inaturalist.place_id, the number in the address of the place's page",
+}
+"""What to look at when nothing came, by the param that was asked for."""
 
 IconicTaxon = Literal[
     "Actinopterygii", "Amphibia", "Arachnida", "Aves", "Insecta", "Mammalia", "Mollusca", "Reptilia"
@@ -145,9 +151,11 @@ class INaturalistSource:
         found = {species_of(observation) for observation in observations}
         missing = [name for name, group in names.items() if found.isdisjoint(group)]
         if not observations or (names and len(missing) == len(names)):
+            n_came = f"{len(observations)} observations came of other species"
             raise SourceError(
                 f"inaturalist: {self.config.base_url} has no sounds that were asked for, by "
-                f"{urlencode(self._query())} {', '.join(every_name):.500}; {_ADVICE}"
+                f"{urlencode(self._query())} {', '.join(every_name):.500}; "
+                f"{n_came if observations else 'none came at all'}; {self._advice()}"
             )
         sounds = list_sounds(observations, Asked(set(every_name) or None, self.config.licences))
         rejected = sorted(
@@ -220,24 +228,29 @@ class INaturalistSource:
         self, search: Mapping[str, str | int], since: date | None, pages: Sequence[Page]
     ) -> Iterator[Page]:
         """Yields the pages of a search after `pages`, up to the empty one; see `searches.Walk`."""
-        last_id = pages[-1].note["last_id"] or 0 if pages else 0
+        last_id = pages[-1].note.get("last_id") or 0 if pages else 0
         parameters = {**search, "per_page": self.config.per_page, "order_by": "id", "order": "asc"}
         # No id tells what is new: an old observation is research grade since yesterday, when the
         # second opinion came.
         if since is not None:
             parameters["updated_since"] = since.isoformat()
         while True:
-            reply = self._client.get_json(
-                f"{self.config.base_url}/v1/observations",
-                {**parameters, "id_above": last_id},
-                interval_s=self.config.search_interval_s,
-            )
+            url = f"{self.config.base_url}/v1/observations"
+            with naming_address(url, "inaturalist.base_url"):
+                reply = self._client.get_json(
+                    url,
+                    {**parameters, "id_above": last_id},
+                    interval_s=self.config.search_interval_s,
+                )
             observations = reply.get("results")
             if not isinstance(observations, list):
                 raise SourceError(
                     f"iNaturalist: found a reply with {sorted(reply)}, expected `results`, a list"
                 )
+            n_missing = max(0, (whole(reply.get("total_results")) or 0) - len(observations))
             if not observations:
+                if n_missing:
+                    yield Page([], {"last_id": last_id, "n_missing": n_missing})
                 return
             kept = [_trimmed(observation) for observation in observations]
             above_id, last_id = last_id, max(whole(item.get("id")) or 0 for item in kept)
@@ -245,16 +258,21 @@ class INaturalistSource:
                 raise SourceError(
                     f"iNaturalist: asked for ids above {above_id}, found none above {last_id}"
                 )
-            yield Page(kept, {"last_id": last_id})
+            yield Page(kept, {"last_id": last_id, "n_missing": n_missing})
 
     def _none_found(self, name: str) -> dict[str, str]:
         asked = ", ".join(self.synonyms.same_species(name))
+        detail = f"no observation with sounds of {asked}; {self._advice()}"
+        _log.warning("inaturalist: %s", detail)
         return {
             "recording_id": f"{self.name}/{name}",
             "stage": "metadata",
             "reason": "none_found",
-            "detail": f"no observation with sounds of {asked}; {_ADVICE}",
+            "detail": detail,
         }
+
+    def _advice(self) -> str:
+        return "; ".join(said for name, said in _ADVICE.items() if getattr(self.config, name))
 
 
 def _trimmed(observation: object) -> dict[str, object]:

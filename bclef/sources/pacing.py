@@ -1,6 +1,5 @@
 """When a request may leave: one process a host, a pause between any two, and so many in all."""
 
-import logging
 import os
 import re
 import time
@@ -9,11 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from bclef.sources.protocol import SourceStoppedError
-
-log = logging.getLogger(__name__)
+from bclef.sources.storefolders import hold
 
 
 @dataclass(frozen=True)
@@ -64,11 +62,7 @@ class Pacer:
         if self._is_held:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            log.warning("another process is asking %s; waiting until it is done", self._host)
-            self._lock.acquire()
+        hold(self._lock, f"asking {self._host}")
         self._is_held = True
 
     @contextmanager

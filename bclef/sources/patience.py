@@ -22,7 +22,7 @@ from tenacity import (
 from bclef.config import Section
 from bclef.sources.hiding import Hider
 from bclef.sources.pacing import Clock
-from bclef.sources.protocol import FetchError, SourceError, SourceStoppedError
+from bclef.sources.protocol import UNAVAILABLE, FetchError, SourceError, SourceStoppedError
 from bclef.sources.replies import (
     AskAgainError,
     BodyBrokenError,
@@ -40,6 +40,7 @@ _REFUSALS = {
 }
 _TOLD_CHARS = 1000
 _PASSING = (408, 425, 429)
+_BUSY = (429, 503)
 _GOES_ON = "what was had stays, and a later run goes on from there"
 
 
@@ -49,7 +50,11 @@ class HttpConfig(Section):
     contact: str | None = Field(pattern=r"^[\x20-\x7e]+$")
     """E-mail or web address of who runs this, for the User-Agent; printable ASCII, or null."""
     timeout_s: float = Field(gt=0, le=600)
-    """Longest wait for a connection, and between two bytes, in seconds."""
+    """Longest wait for a connection, and between two bytes, in seconds.
+
+    A reply as a whole may take ten times as long; a file any time, but after the first `timeout_s`
+    on average no less than 1,000 bytes a second.
+    """
     max_attempts: int = Field(ge=1, le=20)
     """Tries of one request in all."""
     backoff_s: float = Field(ge=0, le=600)
@@ -77,8 +82,17 @@ class Patience:
         """Takes its limits, the name of the server, what not to say, and the time."""
         self._config, self._host, self._hider, self._clock = config, host, hider, clock
 
-    def until_answered(self, ask: Callable[[], T]) -> T:
-        """Returns what `ask` returns, if need be after several tries; errors hold no secrets."""
+    def until_answered(self, ask: Callable[[], T], is_file: bool = False) -> T:
+        """Returns what `ask` returns, if need be after several tries; errors hold no secrets.
+
+        Args:
+            ask: Makes one try.
+            is_file: Whether it is one of many files, of which others may be had.
+
+        Raises:
+            FetchError: `short_body`, or `unavailable`: this file cannot be had now.
+            SourceStoppedError: Nothing can be had now.
+        """
         retrying = Retrying(
             stop=stop_after_attempt(self._config.max_attempts),
             wait=self._pause_s,
@@ -93,7 +107,13 @@ class Patience:
         except BodyBrokenError as error:
             failure = FetchError("short_body", self._after_tries(error))
         except AskAgainError as error:
-            failure = SourceStoppedError(f"{self._after_tries(error)}; {_GOES_ON}")
+            said = self._after_tries(error)
+            is_one = is_file and not error.is_busy
+            failure = (
+                FetchError(UNAVAILABLE, said)
+                if is_one
+                else SourceStoppedError(f"{said}; {_GOES_ON}")
+            )
         except FetchError as error:
             failure = FetchError(error.reason, self._told(error.detail))
         # Out here it has no context, in which a secret might stand. Other errors are words already.
@@ -121,7 +141,7 @@ class Patience:
                 f"{self._host}: {words}, not to be asked before {time_words(now_s + pause_s)}, "
                 f"longer than http.longest_wait_s = {self._config.longest_wait_s:g}; {_GOES_ON}"
             )
-        raise AskAgainError(words, pause_s)
+        raise AskAgainError(words, pause_s, status in _BUSY)
 
     def words(self, status: int, tree: object) -> str:
         """Returns a status and the server's own words in `tree`, without secrets."""

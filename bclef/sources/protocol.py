@@ -60,6 +60,10 @@ _PANDAS = {
 }
 
 
+UNAVAILABLE = "unavailable"
+"""Reason of a `FetchError`: not to be had now, after several tries; it may be later."""
+
+
 class SourceError(Exception):
     """A source cannot be listed at all: what it was pointed at is missing or unusable."""
 

@@ -11,11 +11,16 @@ from typing import TypeVar
 import requests
 import urllib3
 
+from bclef.sources.pacing import Clock
+
 T = TypeVar("T")
 
 _PIECE_BYTES = 1 << 16
 _WORDS_CHARS = 300
 _LONGEST_PAUSE_S = 1e9  # that is never, and a date that can still be written
+_MOST_DIGITS = 300
+_REPLY_TIMEOUTS = 10
+_LEAST_BYTES_PER_S = 1000
 
 
 class AskAgainError(Exception):
@@ -24,15 +29,43 @@ class AskAgainError(Exception):
     Args:
         said: what happened.
         pause_s: how long the server asks to be left alone, or None.
+        is_busy: whether it is the server that says so, and not of this one request.
     """
 
-    def __init__(self, said: str, pause_s: float | None = None) -> None:
+    def __init__(self, said: str, pause_s: float | None = None, is_busy: bool = False) -> None:
         super().__init__(said)
         self.pause_s = pause_s
+        self.is_busy = is_busy
 
 
 class BodyBrokenError(AskAgainError):
     """A body ended before its time; the bytes that came can be used."""
+
+
+class Haste:
+    """How long one body may take: servers, too, can send a byte now and then for ever."""
+
+    def __init__(self, timeout_s: float, clock: Clock) -> None:
+        """Begins to count.
+
+        Args:
+            timeout_s: Longest wait between two bytes.
+            clock: Tells the time.
+        """
+        self._timeout_s, self._clock, self._since_s = timeout_s, clock, clock.monotonic_s()
+
+    def fault_of_reply(self, n_bytes: int) -> str | None:
+        """Returns what is wrong with a reply of which so many bytes came, or None."""
+        took_s = self._clock.monotonic_s() - self._since_s
+        is_slow = took_s > _REPLY_TIMEOUTS * self._timeout_s
+        return f"not whole after {took_s:.0f} s, {n_bytes} bytes came" if is_slow else None
+
+    def fault_of_file(self, n_bytes: int) -> str | None:
+        """Returns what is wrong with a file of which so many bytes came, or None."""
+        took_s = self._clock.monotonic_s() - self._since_s
+        is_slow = took_s > self._timeout_s and n_bytes < took_s * _LEAST_BYTES_PER_S
+        least = f"fewer than {_LEAST_BYTES_PER_S} a second"
+        return f"{n_bytes} bytes came in {took_s:.0f} s, {least}" if is_slow else None
 
 
 def quietly(call: Callable[[], T], fault: type[AskAgainError] = AskAgainError) -> T:
@@ -50,26 +83,37 @@ def quietly(call: Callable[[], T], fault: type[AskAgainError] = AskAgainError) -
 
 
 def chunks(
-    response: requests.Response, fault: type[AskAgainError] = AskAgainError
+    response: requests.Response,
+    is_slow: Callable[[int], str | None],
+    fault: type[AskAgainError] = AskAgainError,
 ) -> Iterator[bytes]:
     """Yields the body piece by piece, as it comes.
 
+    Args:
+        response: Of which the headers came.
+        is_slow: Says of so many bytes what is wrong if they took too long, see `Haste`.
+        fault: What to raise.
+
     Raises:
-        AskAgainError: Of the type `fault`: it breaks off.
+        AskAgainError: Of the type `fault`: it breaks off, or takes too long.
     """
+    n_bytes = 0
     # `iter_content` waits for whole pieces, and loses what it has when the connection breaks.
     while piece := quietly(lambda: response.raw.read1(_PIECE_BYTES, decode_content=True), fault):
         yield piece
+        n_bytes += len(piece)
+        if said := is_slow(n_bytes):
+            raise fault(said)
 
 
-def read_body(response: requests.Response, max_bytes: int) -> bytes | None:
+def read_body(response: requests.Response, max_bytes: int, haste: Haste) -> bytes | None:
     """Returns the whole body, or None where it is larger than `max_bytes`.
 
     Raises:
-        AskAgainError: It breaks off.
+        AskAgainError: It breaks off, or takes too long.
     """
     body = bytearray()
-    for piece in chunks(response):
+    for piece in chunks(response, haste.fault_of_reply):
         body += piece
         if len(body) > max_bytes:
             return None
@@ -77,9 +121,12 @@ def read_body(response: requests.Response, max_bytes: int) -> bytes | None:
 
 
 def parsed(body: bytes) -> object:
-    """Returns the JSON value in `body`, or None where it holds none."""
+    """Returns the JSON value in `body`, or None where it holds none.
+
+    Whole numbers of more digits than any use has are left as text.
+    """
     try:
-        return json.loads(body)
+        return json.loads(body, parse_int=_whole_number)
     except (ValueError, RecursionError):
         return None
 
@@ -110,8 +157,8 @@ def pause_asked_s(header: str | None, wall_s: float) -> float | None:
     """
     if header is None:
         return None
-    if re.fullmatch(r"[0-9]{1,9}", header.strip()):
-        return float(header)
+    if re.fullmatch(r"[0-9]+", header.strip()):
+        return min(float(header), _LONGEST_PAUSE_S)
     try:
         until = parsedate_to_datetime(header)
         until_s = (until if until.tzinfo else until.replace(tzinfo=UTC)).timestamp()
@@ -127,6 +174,10 @@ def time_words(wall_s: float) -> str:
     '1970-01-01 00:00:00 UTC'
     """
     return f"{datetime.fromtimestamp(wall_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _whole_number(digits: str) -> int | str:
+    return int(digits) if len(digits) <= _MOST_DIGITS else digits
 
 
 def _own_words(tree: object) -> str:

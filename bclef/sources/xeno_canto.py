@@ -5,6 +5,7 @@ What is asked stands in `xeno_canto_query`, how the pages of a search are walked
 `xeno_canto_rows`. Here all of it comes together with the key, the connection and the cache.
 """
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ from pathlib import Path
 
 from bclef.parallel import progress_bar
 from bclef.sources.addresses import is_loopback
+from bclef.sources.asking import naming_address
 from bclef.sources.http import HttpConfig, HttpStatusError, PoliteClient
 from bclef.sources.protocol import (
     LISTED_ANNOTATIONS,
     LISTED_REJECTED,
     Listing,
     SourceError,
+    SourceStoppedError,
     listed_frame,
 )
 from bclef.sources.searches import Page, SearchCache, search_digest
@@ -30,12 +33,23 @@ from bclef.taxonomy import Synonyms
 
 __all__ = ["XenoCantoConfig", "XenoCantoSource"]
 
+_log = logging.getLogger(__name__)
+
 KEY_VARIABLE = "XC_API_KEY"
 """Environment variable that holds the key; nothing else does."""
 
 _NO_SUCH_PAGE = (400, 404)
 """What a server may say of a page that is no more."""
-_ADVICE = "check the spelling, and put other names of a species into taxonomy/synonyms.csv"
+_REFUSED = "HTTP 401"
+"""What `PoliteClient` says when the server wants another key."""
+_ADVICE = {
+    "species": "check the spelling in xeno_canto.species, and put other names of a species into "
+    "taxonomy/synonyms.csv",
+    "country": "check the spelling of xeno_canto.country, an English name",
+    "area": "check xeno_canto.area",
+    "box": "check xeno_canto.box",
+}
+"""What to look at when nothing came, by the param that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +122,15 @@ class XenoCantoSource:
 
     @cached_property
     def _client(self) -> PoliteClient:
-        return PoliteClient(
+        client = PoliteClient(
             self.http,
             self.config.base_url,
             self.cache_root,
             max_requests=self.config.max_requests,
         )
+        # Where files are fetched too: a server that knows the key may say it in any reply.
+        client.keep_secret({"key": os.environ.get(KEY_VARIABLE, "").strip()})
+        return client
 
     def _answers(self, asked: Sequence[Query]) -> dict[Query, list[Verdict]]:
         """Returns what became of each recording that came, by search.
@@ -149,18 +166,27 @@ class XenoCantoSource:
                 f"{KEY_VARIABLE} is not set: {self.config.base_url} answers its members only; "
                 f"take the key from https://xeno-canto.org/account and export {KEY_VARIABLE}=..."
             )
-        try:
-            return self._client.get_json(
-                f"{self.config.base_url}/api/3/recordings",
-                {"query": text, "page": number, "per_page": self.config.per_page},
-                interval_s=self.config.search_interval_s,
-                secrets={"key": key} if key else {},
-            )
-        except HttpStatusError as error:
-            if number == 1 or error.status not in _NO_SUCH_PAGE:
-                raise
-            # The last page went while the others were asked for: the count tells if one is missing.
-            return {"recordings": []}
+        url = f"{self.config.base_url}/api/3/recordings"
+        with naming_address(url, f"{self.name}.base_url"):
+            try:
+                return self._client.get_json(
+                    url,
+                    {"query": text, "page": number, "per_page": self.config.per_page},
+                    interval_s=self.config.search_interval_s,
+                    secrets={"key": key} if key else {},
+                )
+            except HttpStatusError as error:
+                if number == 1 or error.status not in _NO_SUCH_PAGE:
+                    raise
+                # The last page went while others were asked for: the count tells if one is missing.
+                return {"recordings": []}
+            except SourceStoppedError as error:
+                if _REFUSED not in str(error):
+                    raise
+                fault = f"{KEY_VARIABLE} {'was refused' if key else 'is not set'}"
+                raise SourceStoppedError(
+                    f"{error}; {fault}: export {KEY_VARIABLE}=... with a key that is valid there"
+                ) from error
 
     def _judged(self, query: Query, rows: Iterable[object]) -> list[Verdict]:
         digest = search_digest(self.config.base_url, query.text())
@@ -178,20 +204,28 @@ class XenoCantoSource:
             name = query.asked_for or ""
             n_found[name] = n_found.get(name, 0) + sum(map(_is_answer, verdicts))
             texts.setdefault(name, []).append(query.text())
+        advice = "; ".join(said for name, said in _ADVICE.items() if getattr(self.config, name))
         if not any(n_found.values()):
             asked = "; ".join(text for found in texts.values() for text in found)
-            came = [verdict for verdicts in answers.values() for verdict in verdicts]
-            instead = [said.detail for said in came if isinstance(said, Rejection)]
             raise SourceError(
                 f"xeno_canto: {self.config.base_url} has no recording that was asked for, by "
-                f"{asked:.500}; {_ADVICE}; {len(came)} others came"
-                f"{f', the first: {instead[0]:.200}' if instead else ''}"
+                f"{asked:.500}; {_others_that_came(answers)}; {advice}"
             )
+        missing = {name: "; ".join(texts[name]) for name, n in n_found.items() if n == 0}
+        for name, asked in missing.items():
+            _log.warning("xeno_canto: nothing came of %s, by %s; %s", name, asked, advice)
         return [
-            Rejection(f"{self.name}/{name}", "none_found", f"{'; '.join(texts[name])}; {_ADVICE}")
-            for name, n in n_found.items()
-            if n == 0
+            Rejection(f"{self.name}/{name}", "none_found", f"{asked}; {advice}")
+            for name, asked in missing.items()
         ]
+
+
+def _others_that_came(answers: Mapping[Query, Sequence[Verdict]]) -> str:
+    """Returns in words how many recordings came that were not asked for, and what the first is."""
+    came = [said for verdicts in answers.values() for said in verdicts]
+    details = [f", the first: {said.detail:.200}" for said in came if isinstance(said, Rejection)]
+    n_came = f"{len(came)} recordings came that do not fit" if came else "none came at all"
+    return f"{n_came}{''.join(details[:1])}"
 
 
 def _is_answer(verdict: Verdict) -> bool:

@@ -1,21 +1,26 @@
 """Runs the server by hand, to try the source `xeno_canto` without a key."""
 
+import errno
 import json
 import logging
 import shlex
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 
 import click
 
 from tests.xeno_canto_server.faults import CALM, Faults, with_setting
-from tests.xeno_canto_server.server import serve
-from tests.xeno_canto_server.world import make_world
+from tests.xeno_canto_server.server import Server, serve
+from tests.xeno_canto_server.world import World, make_world
 
 
 @click.command()
 @click.option("--port", default=8765, show_default=True, help="0 takes any free one.")
 @click.option("--species", multiple=True, help="A scientific name. Without any, twelve invented.")
 @click.option("--recordings", default=20, show_default=True, help="Recordings of each species.")
+@click.option("--grown", default=0, show_default=True, help="More of each, uploaded today.")
 @click.option("--strays", default=2, show_default=True, help="Unknown birds; and soundscapes.")
 @click.option("--seed", default=1, show_default=True, help="Draws recordings and their sounds.")
 @click.option(
@@ -40,6 +45,7 @@ def main(  # noqa: PLR0913 - one argument an option
     port: int,
     species: tuple[str, ...],
     recordings: int,
+    grown: int,
     strays: int,
     seed: int,
     audio: str,
@@ -55,12 +61,12 @@ def main(  # noqa: PLR0913 - one argument an option
             faults = with_setting(faults, setting)
         world = make_world(
             seed, species or 12, recordings, "birds" if audio == "birds" else "chirps", strays
-        )
+        ).grown(grown, datetime.now(UTC).date())
     except ValueError as error:
         raise click.ClickException(str(error)) from error
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     keys = () if no_key else (key,)
-    with serve(world, faults, keys, port) as server:
+    with _served(world, faults, keys, port) as server:
         click.echo(f"{server.base_url} holds {len(world.recordings)} recordings of:")
         for name in world.species:
             click.echo(f"  {name}")
@@ -70,6 +76,23 @@ def main(  # noqa: PLR0913 - one argument an option
             wait_for_ever()
         except KeyboardInterrupt:
             click.echo("")
+
+
+@contextmanager
+def _served(world: World, faults: Faults, keys: Sequence[str], port: int) -> Iterator[Server]:
+    """Runs the server.
+
+    Raises:
+        ClickException: another one has the port.
+    """
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(serve(world, faults, keys, port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise click.ClickException(f"port {port} is in use; give --port") from error
+        yield server
 
 
 def wait_for_ever() -> None:

@@ -115,9 +115,10 @@ class Faults:
 CALM = Faults(restricted_share=0.0, removed_share=0.0, odd_rows=0)
 """Nothing wrong at all."""
 
+_WAYS = ("every", "first", "after", "first_try")
 _TROUBLE = re.compile(
     rf"(?:(?P<on>{'|'.join(get_args(Kind))})_)?(?P<answer>{'|'.join(get_args(Answer))})"
-    r"_(?P<how>every|first|after|first_try)"
+    rf"_(?P<how>{'|'.join(_WAYS)})"
 )
 
 
@@ -135,7 +136,11 @@ def with_setting(faults: Faults, setting: str) -> Faults:
         return replace(faults, trouble=(*faults.trouble, trouble))
     names = [field.name for field in fields(Faults) if field.name != "trouble"]
     if name not in names:
-        raise ValueError(f"no switch {name!r}; there are {', '.join(names)}")
+        answers, kinds = "|".join(get_args(Answer)), "|".join(get_args(Kind))
+        raise ValueError(
+            f"no switch {name!r}; there are {', '.join(names)}, and such as 503_every=7 and "
+            f"file_reset_first=2: [{kinds}_]{answers}_{'|'.join(_WAYS)}"
+        )
     return replace(faults, **{name: _read(value, Faults, name)})  # type: ignore[arg-type]
 
 

@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
-from bclef.sources.birdsong import random_stream
 from tests.xeno_canto_server.faults import Faults
-from tests.xeno_canto_server.world import Recording, World
+from tests.xeno_canto_server.world import Recording, World, by_take
 
 Row = dict[str, object]
 
@@ -29,19 +28,22 @@ class Shapes:
 
 
 def deal_shapes(world: World, faults: Faults) -> Shapes:
-    """Returns the shape of every recording that is not plain; no recording has two."""
-    n_rows = len(world.recordings)
-    order = random_stream(world.seed, "shapes").permutation(n_rows)
-    numbers = iter([world.recordings[int(k)].number for k in order])
-    n_restricted = round(faults.restricted_share * n_rows)
-    restricted = {
-        number: RESTRICTED_SHAPES[k % 3]
-        for k, number in zip(range(n_restricted), numbers, strict=False)
-    }
-    n_removed = round(faults.removed_share * n_rows)
-    removed = frozenset(number for _, number in zip(range(n_removed), numbers, strict=False))
-    kinds = [kind for _ in range(faults.odd_rows) for kind in faults.odd_kinds]
-    return Shapes(restricted, removed, dict(zip(numbers, kinds, strict=False)))
+    """Returns the shape of every recording that is not plain; no recording has two.
+
+    They are dealt take by take, so that a world with more takes leaves the shapes that were there.
+    """
+    kinds = iter(faults.odd_kinds * faults.odd_rows)
+    restricted: dict[int, str] = {}
+    removed: set[int] = set()
+    odd: dict[int, str] = {}
+    for n_dealt, item in enumerate(by_take(world.species, world.recordings), start=1):
+        if len(restricted) < round(faults.restricted_share * n_dealt):
+            restricted[item.number] = RESTRICTED_SHAPES[len(restricted) % 3]
+        elif len(removed) < round(faults.removed_share * n_dealt):
+            removed.add(item.number)
+        elif kind := next(kinds, None):
+            odd[item.number] = kind
+    return Shapes(restricted, frozenset(removed), odd)
 
 
 def true_form(recording: Recording, kind: str | None) -> Recording:

@@ -238,5 +238,5 @@ _EVALUATORS: dict[str, Callable[[str], Test | None]] = {
 
 
 def newest_first(recordings: Sequence[Recording]) -> list[Recording]:
-    """Returns `recordings` in the order of a reply."""
-    return sorted(recordings, key=lambda item: item.number, reverse=True)
+    """Returns `recordings`, oldest first, in the order of a reply."""
+    return list(reversed(recordings))

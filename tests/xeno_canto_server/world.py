@@ -1,8 +1,9 @@
 """What recordings exist: species, people, places, licences, files. Pure; nothing is rendered."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from hashlib import sha256
 from itertools import product
 from typing import Literal
 
@@ -12,7 +13,8 @@ from bclef.sources.birdsong import random_stream
 
 Audio = Literal["chirps", "birds"]
 
-FIRST_NUMBER = 9_000_001
+FIRST_NUMBER, LAST_NUMBER = 9_000_000, 999_999_999
+"""Of the invented recordings; real ones are below."""
 _GENERA = ("Mel", "Cor", "Strid", "Tan", "Ul", "Phal")
 _EPITHETS = ("fict", "invent", "somni", "nebul", "umbr", "conject")
 
@@ -115,12 +117,30 @@ class World:
         for name in self.species:
             first = len(self.of(name))
             more += [_draw(self, name, first + k) for k in range(n_each)]
-        last = max((item.number for item in self.recordings), default=FIRST_NUMBER - 1)
-        dated = [
-            replace(item, number=last + 1 + k, uploaded_on=uploaded_on)
-            for k, item in enumerate(more)
-        ]
-        return replace(self, recordings=(*self.recordings, *dated))
+        dated = [replace(item, uploaded_on=uploaded_on) for item in more]
+        return self._with(dated)
+
+    def _with(self, drawn: Sequence[Recording]) -> "World":
+        """Returns this world and `drawn`, with numbers that are new to it.
+
+        A number is of all that decides the sound, so another world has others and a larger one of
+        the same seed and species keeps those that were there.
+        """
+        taken = {item.number for item in self.recordings}
+        numbers: dict[tuple[str, int], int] = {}
+        for item in by_take(self.species, drawn):
+            number = self._number(item)
+            while number in taken:
+                number += 1
+            taken.add(number)
+            numbers[item.species, item.take] = number
+        new = [replace(item, number=numbers[item.species, item.take]) for item in drawn]
+        return replace(self, recordings=(*self.recordings, *new))
+
+    def _number(self, item: Recording) -> int:
+        text = repr((self.seed, self.audio, self.species, item.species, item.take))
+        place = int.from_bytes(sha256(text.encode()).digest()[:8])
+        return FIRST_NUMBER + place % (LAST_NUMBER - FIRST_NUMBER)
 
 
 def make_world(
@@ -156,8 +176,21 @@ def make_world(
         name = f"{genus} {epithet}"
         drawn += [replace(_draw(world, name, take), group=group) for take in range(strays)]
     drawn.sort(key=lambda item: (item.uploaded_on, item.species, item.take))
-    numbered = [replace(item, number=FIRST_NUMBER + k) for k, item in enumerate(drawn)]
-    return replace(world, recordings=tuple(numbered))
+    return world._with(drawn)
+
+
+def by_take(species: Sequence[str], recordings: Iterable[Recording]) -> list[Recording]:
+    """Returns `recordings` with the first takes of all species first: more takes come at the end.
+
+    Args:
+        species: in their order; others follow in that of the alphabet.
+        recordings: any.
+    """
+    place = {name: k for k, name in enumerate(species)}
+    return sorted(
+        recordings,
+        key=lambda item: (item.take, place.get(item.species, len(place)), item.species),
+    )
 
 
 def invented(n_species: int, seed: int) -> list[str]:
