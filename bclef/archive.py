@@ -219,7 +219,7 @@ class _OneByOne:
         n_all = len(self.there) + len(missing)
         with progress_bar(n_all, f"fetch {self.source.name}", "file", len(self.there)) as bar:
             try:
-                put_off = self._ask(bar, [raw for raw in missing if raw not in late])
+                put_off = self._ask(bar, [raw for raw in missing if not raw.was_put_off])
                 for raw in [*put_off, *late]:
                     self._take(bar, raw, self._found(raw))
             except SourceStoppedError as error:

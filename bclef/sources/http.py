@@ -6,6 +6,7 @@ It asks and follows redirects. Where requests may go is said in `addresses`, whe
 """
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
@@ -197,6 +198,11 @@ class PoliteClient:
             location = response.headers.get("Location")
             if response.status_code not in _REDIRECTS or location is None:
                 return response
+            if "Content-Length" in response.headers:
+                # Read to its end, the server is done with it and the connection can be used again;
+                # one that states no length may leave us waiting for an end.
+                with suppress(AskAgainError):
+                    read_body(response, _MAX_WORDS_BYTES, self._haste())
             response.close()
             url = self._hosts.next(url, location)
         raise FetchError(
