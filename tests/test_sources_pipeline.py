@@ -99,7 +99,8 @@ def test_a_fetch_killed_half_way_asks_for_no_completed_file_again(tmp_path: Path
     files = pd.read_parquet(workspace / "data/files.parquet")
     assert len(files) == 300
     assert files["error"].isna().all()
-    assert not list(raw.glob(".*.part*"))
+    # A temporary name that the kill hit in the middle of a write goes after an hour; parts go now.
+    assert not list(raw.glob(".XC*.part*"))
 
 
 def test_the_key_is_in_no_file_and_no_message(tmp_path: Path) -> None:
