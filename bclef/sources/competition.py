@@ -14,7 +14,7 @@ from bclef.config import Section
 from bclef.sources.competition_layouts import Competition, layout_of
 from bclef.sources.competition_rows import SOURCE, list_focal
 from bclef.sources.competition_soundscapes import list_soundscapes
-from bclef.sources.files import copy_bounded, plain_name
+from bclef.sources.files import copy_bounded, leaves_folder, main_workspace, plain_name
 from bclef.sources.kaggle import find_competition, obtain_competition
 from bclef.sources.protocol import FetchError, Listing, SourceError
 
@@ -88,7 +88,7 @@ class CompetitionSource:
         parts = _URL.fullmatch(url)
         competition = self._competitions().get(unquote(parts["name"])) if parts else None
         relative = os.fsdecode(unquote_to_bytes(parts["path"])) if parts else ""
-        if parts is None or competition is None or _leaves(relative):
+        if parts is None or competition is None or leaves_folder(relative):
             raise FetchError("unknown", f"{url} is of no competition that params name now")
         source = competition.root / relative
         n_bytes = copy_bounded(source, path, max_bytes)
@@ -104,7 +104,7 @@ class CompetitionSource:
         Raises:
             SourceError: two different folders have one name.
         """
-        workspace = _workspace()
+        workspace = main_workspace()
         found = [
             Competition(plain_name(folder.name), folder, None)
             for text in self.config.folders or ()
@@ -126,15 +126,6 @@ class CompetitionSource:
         return by_name
 
 
-def _workspace() -> Path:
-    return Path(os.environ.get("DVC_ROOT") or Path.cwd())
-
-
 def _store() -> Path:
     """Returns the folder of downloaded competitions."""
-    return _workspace() / "data" / "store" / "competitions"
-
-
-def _leaves(relative: str) -> bool:
-    """Returns whether a path leaves the folder that it starts from."""
-    return relative.startswith("/") or "\0" in relative or ".." in relative.split("/")
+    return main_workspace() / "data" / "store" / "competitions"

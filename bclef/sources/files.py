@@ -112,6 +112,16 @@ def _measure(
             _log.warning("%s: cannot be read: %s", entry.path, error.strerror)
 
 
+def main_workspace() -> Path:
+    """Returns the folder that the paths of params start from: `$DVC_ROOT`, else the present one."""
+    return Path(os.environ.get("DVC_ROOT") or Path.cwd())
+
+
+def leaves_folder(relative: str) -> bool:
+    """Returns whether a path leaves the folder that it starts from, or can be none."""
+    return relative.startswith("/") or "\0" in relative or ".." in relative.split("/")
+
+
 def plain_name(path: str) -> str:
     """Returns `path` as printable text that no two paths share and that is stable under NFC.
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 from bclef.config import Section
 from bclef.sources.census import Census, root_of, same_file
-from bclef.sources.files import copy_verified
+from bclef.sources.files import copy_verified, leaves_folder, main_workspace
 from bclef.sources.protocol import (
     LISTED_ANNOTATIONS,
     LISTED_REJECTED,
@@ -91,7 +91,7 @@ class FolderSource:
         parts = _URL.fullmatch(url)
         place = self._places().get(parts["role"]) if parts else None
         relative = os.fsdecode(unquote_to_bytes(parts["path"])) if parts else ""
-        if parts is None or place is None or not _is_below(relative):
+        if parts is None or place is None or leaves_folder(relative):
             raise FetchError("unknown", f"{url} is not of the folders that params name now")
         copy_verified(root_of(place) / relative, path, parts["sha256"], max_bytes)
 
@@ -116,8 +116,7 @@ class FolderSource:
     def _place(self, text: str | None) -> Path | None:
         if text is None:
             return None
-        workspace = Path(os.environ.get("DVC_ROOT") or Path.cwd())
-        place = workspace / Path(text).expanduser()
+        place = main_workspace() / Path(text).expanduser()
         if not place.exists():
             raise SourceError(
                 f"folder: {text!r}: nothing at {place}; expected a folder or CSV file"
@@ -128,8 +127,3 @@ class FolderSource:
         place = self._place(self.config.details)
         rows = read_sheet(place, DETAIL_COLUMNS, ()) if place else []
         return {same_file(row.path): row for row in rows}
-
-
-def _is_below(relative: str) -> bool:
-    """Returns whether a path stays under the folder that it starts from."""
-    return not relative.startswith("/") and ".." not in relative.split("/")
