@@ -73,9 +73,10 @@ class ClipReader:
         n_windows = min(self.config.max_windows, len(samples) // n_window_samples)
         firsts = np.linspace(0, len(samples) - n_window_samples, n_windows).astype(int)
         wave = np.stack([samples[first : first + n_window_samples] for first in firsts])
-        mel = log_mel(
+        images = log_mel(
             wave.astype(np.float32) / 32768, self.front_end, self.sample_rate_hz, np.float32
         )
+        mel = images[:, 0]  # The other channels are made of the first.
         axes = (0, 2)  # [windows, M, F] -> [M]
         return np.concatenate([mel.mean(axis=axes), mel.std(axis=axes)]).astype(np.float32)
 

@@ -5,7 +5,9 @@ and is what both are measured against. Everything here is per clip: the level, t
 the scaling of a clip never depend on the clips beside it in a batch.
 """
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +16,16 @@ from pydantic import Field, model_validator
 from bclef.config import ConfigError, Section
 
 EPSILON = 1e-6
-"""Added to every divisor that is zero for a silent clip."""
+"""Keeps every divisor that is zero for a silent clip above zero."""
 
-POWER_FLOOR = 1e-10
-"""Least mel power, so that silence is -100 dB and not minus infinity."""
+FLOOR = 1e-10
+"""Least mel power or magnitude, so that silence is -100 dB and not minus infinity."""
+
+PAD_MODES: Mapping[str, Literal["reflect", "constant"]] = {
+    "reflect": "reflect",
+    "zeros": "constant",
+}
+"""What numpy and torch call the settings of `padding`."""
 
 FIXED_SCALINGS = {
     "none": (0.0, 1.0),
@@ -56,11 +64,17 @@ class FrontEndConfig(Section):
     power: Literal[1, 2]
     """1: mel of the magnitude; 2: mel of the power. Decibels are 10 log10 of either."""
     wave_scaling: Literal["none", "peak", "std"]
-    """Each clip as it is, over its greatest absolute sample, or to mean 0 and deviation 1."""
+    """Each clip as it is, over its greatest absolute sample, or over its standard deviation."""
     top_db: float | None = Field(gt=0)
     """Dynamic range below the maximum of the clip, dB; null keeps all of it."""
     scaling: Literal["none", "n80", "n40", "n255", "zscore", "zmm"]
     """`n80` (S+80)/80, `n40` (S-40)/80, `n255` S/255; per clip: `zscore`, `zmm` to 0..1."""
+    padding: Literal["reflect", "zeros"]
+    """What stands before and after a clip where a frame reaches out of it: its mirror or zeros."""
+    channels: Literal["mono", "repeat", "ramp", "deltas"]
+    """1, or 3: all equal; the third a ramp of 0..1 over the bands; the image and its `deltas`."""
+    image_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None
+    """(bands, frames) that the scaled image is interpolated to, bilinear; null leaves it."""
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -71,22 +85,32 @@ class FrontEndConfig(Section):
         return self
 
     @property
-    def floor(self) -> float:
-        """Least mel power or magnitude, the same level for both, well above float32 rounding."""
-        return POWER_FLOOR ** (self.power / 2)
+    def n_channels(self) -> int:
+        """Number of channels of an image, 1 or 3."""
+        return 1 if self.channels == "mono" else 3
 
     def n_frames(self, n_samples: int) -> int:
-        """Returns the number of frames of a clip of `n_samples`, centred on 0, hop, 2 hop ...
+        """Returns the number of spectra of a clip of `n_samples`, centred on 0, hop, 2 hop ...
 
         Raises:
             ConfigError: The clip is too short to be mirrored at its ends.
         """
-        if n_samples <= self.n_fft // 2:
+        if self.padding == "reflect" and n_samples <= self.n_fft // 2:
             raise ConfigError(
                 f"frontend.n_fft: a clip of {n_samples} samples is too short for n_fft "
-                f"{self.n_fft}; expected more than {self.n_fft // 2} samples, or a smaller n_fft"
+                f"{self.n_fft}; expected more than {self.n_fft // 2} samples, a smaller n_fft, or "
+                "frontend.padding zeros"
             )
         return 1 + n_samples // self.hop_samples
+
+    def image_shape(self, n_samples: int) -> tuple[int, int]:
+        """Returns (bands, frames) of the image of a clip of `n_samples`.
+
+        Raises:
+            ConfigError: The clip is too short to be mirrored at its ends.
+        """
+        n_frames = self.n_frames(n_samples)
+        return self.image_size or (self.n_mels, n_frames)
 
     def check_sample_rate(self, sample_rate_hz: int) -> None:
         """Refuses a sample rate that cannot hold the highest band.
@@ -135,7 +159,9 @@ def log_mel(
     sample_rate_hz: int,
     dtype: type[np.float32] | type[np.float64] = np.float64,
 ) -> npt.NDArray[np.floating]:
-    """Returns the scaled log-mel images of `wave`, `dtype` [B, n_mels, F].
+    """Returns the images of `wave`, `dtype` [B, n_channels, bands, frames].
+
+    Log-mel with its range cut, scaled, interpolated to `image_size`, then given its channels.
 
     Args:
         wave: Clips, [B, T], full scale at 1.
@@ -145,25 +171,77 @@ def log_mel(
 
     Raises:
         ConfigError: A clip too short to be mirrored, or bands above half the sample rate.
+
+    Source:
+        recipes.md E1 and E2.
     """
     config.n_frames(wave.shape[1])
-    half = config.n_fft // 2
-    padded = np.pad(_scale_wave(wave.astype(dtype), config), ((0, 0), (half, half)), mode="reflect")
-    frames = np.lib.stride_tricks.sliding_window_view(padded, config.n_fft, axis=1)
-    spectrum = np.fft.rfft(frames[:, :: config.hop_samples] * analysis_window(config).astype(dtype))
-    mel = np.abs(spectrum) ** config.power @ mel_filters(config, sample_rate_hz).astype(dtype)
-    decibels = 10 * np.log10(np.maximum(mel, config.floor))
+    filters = mel_filters(config, sample_rate_hz).astype(dtype)
+    spectra = _spectra(_scale_wave(wave.astype(dtype), config), config)
+    mel = np.abs(spectra) ** config.power @ filters
+    decibels = 10 * np.log10(np.maximum(mel, FLOOR))
     if config.top_db is not None:
         decibels = np.maximum(decibels, decibels.max((1, 2), keepdims=True) - config.top_db)
-    return _scale(decibels, config.scaling).swapaxes(1, 2)
+    image = _scale(decibels, config.scaling).swapaxes(1, 2)
+    if config.image_size is not None:
+        bands, frames = map(interpolation, image.shape[1:], config.image_size)
+        image = bands.astype(image.dtype) @ image @ frames.T.astype(image.dtype)
+    return _with_channels(image[:, None], config.channels)
+
+
+@lru_cache(maxsize=32)
+def interpolation(n_from: int, n_to: int) -> npt.NDArray[np.float64]:
+    """Returns the weights of linear interpolation of `n_from` values at `n_to` places.
+
+    A place is the middle of one of `n_to` equal parts of the whole, as in torch's `interpolate`
+    with `align_corners=False`; beyond the first and the last value it takes theirs.
+
+    Returns:
+        float64 [n_to, n_from], read-only; each row sums to 1.
+    """
+    places = (np.arange(n_to) + 0.5) * n_from / n_to - 0.5
+    distances = np.clip(places, 0, n_from - 1)[:, None] - np.arange(n_from)
+    weights = np.maximum(0, 1 - np.abs(distances))
+    weights.setflags(write=False)  # All callers share it.
+    return weights
+
+
+def _spectra(
+    wave: npt.NDArray[np.floating], config: FrontEndConfig
+) -> npt.NDArray[np.complexfloating]:
+    half = config.n_fft // 2
+    padded = np.pad(wave, ((0, 0), (half, half)), mode=PAD_MODES[config.padding])
+    frames = np.lib.stride_tricks.sliding_window_view(padded, config.n_fft, axis=1)
+    window = analysis_window(config).astype(wave.dtype)
+    return np.fft.rfft(frames[:, :: config.hop_samples] * window)
+
+
+def _with_channels(image: npt.NDArray[np.floating], channels: str) -> npt.NDArray[np.floating]:
+    if channels == "mono":
+        return image
+    second = third = image
+    if channels == "ramp":
+        ramp = np.linspace(0, 1, image.shape[2], dtype=image.dtype)
+        third = np.broadcast_to(ramp[:, None], image.shape)
+    elif channels == "deltas":
+        second = _deltas(image)
+        third = _deltas(second)
+    return np.concatenate([image, second, third], axis=1)
+
+
+def _deltas(image: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Slopes along time, per frame: least-squares lines through 5 frames, ends repeated."""
+    padded = np.pad(image, ((0, 0), (0, 0), (0, 0), (2, 2)), mode="edge")
+    near = padded[..., 3:-1] - padded[..., 1:-3]
+    far = padded[..., 4:] - padded[..., :-4]
+    return (near + 2 * far) / 10
 
 
 def _scale_wave(wave: npt.NDArray[np.floating], config: FrontEndConfig) -> npt.NDArray[np.floating]:
     if config.wave_scaling == "peak":
         return wave / (np.abs(wave).max(axis=1, keepdims=True) + EPSILON)
     if config.wave_scaling == "std":
-        centred = wave - wave.mean(axis=1, keepdims=True)
-        return centred / (wave.std(axis=1, keepdims=True) + EPSILON)
+        return wave / np.maximum(wave.std(axis=1, keepdims=True), EPSILON)
     return wave
 
 

@@ -29,7 +29,7 @@ CONFIG = BaselineConfig(window_s=5.0, max_windows=12, inverse_penalty=0.1, max_i
 FRONT_END = FrontEndConfig(
     n_fft=1024, win_samples=1024, hop_samples=320, n_mels=64, f_min_hz=50, f_max_hz=14_000,
     mel_scale="htk", mel_norm=None, normalise_window=False, power=2, wave_scaling="none",
-    top_db=80, scaling="n80",
+    top_db=80, scaling="n80", padding="reflect", channels="mono", image_size=None,
 )  # fmt: skip
 
 
@@ -59,6 +59,12 @@ def test_band_with_the_highest_mean_is_the_tones(reader: ClipReader) -> None:
     low, high = reader.statistics(["500-6", "8000-6"])[:, :64].argmax(axis=1)
     assert low < 20
     assert high > 45
+
+
+def test_channels_made_of_the_image_add_nothing_to_the_statistics(reader: ClipReader) -> None:
+    with_deltas = FRONT_END.model_copy(update={"channels": "deltas"})
+    other = ClipReader(Path(), RATE_HZ, with_deltas, CONFIG)
+    np.testing.assert_array_equal(other.statistics(["1000-5"]), reader.statistics(["1000-5"]))
 
 
 def test_short_clip_is_repeated_and_so_sounds_like_a_long_one(reader: ClipReader) -> None:
