@@ -139,6 +139,32 @@ def data(workspace: Path, output: Path | None) -> None:
 
 
 @main.command()
+@click.argument("model", type=_Place())
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=_Place(),
+    help="Folder to write; one that holds a backbone already is replaced.",
+)
+def backbone(model: Path, output: Path) -> None:
+    """Write the backbone of MODEL, a folder such as models/pretrain, to a folder of its own.
+
+    Put below weights/, other networks start from it: `pretrain.start_from` in params.yaml.
+    """
+    if missing := [name for name in ("torch", "timm", "pydantic") if find_spec(name) is None]:
+        said = f"{' and '.join(missing)} not installed; run `pip install bclef[train]`"
+        raise click.ClickException(said)
+    from bclef import modelfiles, models  # noqa: PLC0415  (torch takes seconds)
+
+    try:
+        n_tensors = modelfiles.extract_backbone(model, output)
+    except (models.ModelError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{n_tensors} tensors written to {output}", err=True)
+
+
+@main.command()
 def track() -> None:
     """Send what the pipeline's stages recorded to MLflow."""
     if find_spec("mlflow") is None:

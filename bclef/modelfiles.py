@@ -1,7 +1,8 @@
 """Model folders: `weights.safetensors` and `model.json`, checked strictly, never unpickled.
 
-The card says all that is needed to use the weights: front end, sample rate, window, network and
-labels in order; and where they came from: training params, hashes of the data, versions.
+The card says all that is needed to use the weights: front end, sample rate, network and labels in
+order; and where they came from: training params, hashes of the data, versions. A folder may also
+hold a backbone alone, to start other networks from.
 """
 
 import logging
@@ -17,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bclef.backbones import architecture
 from bclef.config import ConfigError, Scalar
 from bclef.models import BirdModel, ModelError, ModelSpec, load_timm_weights
 from bclef.tables import TableError, atomic_dir, read_json, write_json
@@ -28,13 +30,17 @@ CARD_FILE = "model.json"
 _PACKAGES = ("torch", "timm", "lightning")
 _CONSTANTS = "spectrogram."
 """Tensors under this name follow from the card and are not stored."""
+_BACKBONE = ("backbone.", "mel_norm.")
+"""What the names of a backbone's tensors begin with; all others are the head's."""
 
 
 class ModelCard(ModelSpec):
     """Contents of `model.json`: the `ModelSpec`, and how its weights came to be."""
 
-    version: Literal[1]
+    version: Literal[2]
     """Layout of the model folder."""
+    kind: Literal["model", "backbone"]
+    """Whether all weights are there, or those of the backbone alone; then there are no labels."""
     started_from: str
     """Where the weights started: `random`, `timm`, or a folder."""
     training: dict[str, Scalar]
@@ -47,16 +53,16 @@ class ModelCard(ModelSpec):
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_backbone` found, in tensors and classes."""
+    """What `load_weights` found, in tensors and classes."""
 
     n_tensors_matched: int
     """Tensors taken over, those of the class layers not counted."""
     n_tensors_fresh: int
-    """Tensors that kept their random start."""
+    """Tensors that kept the start they had, those of the class layers not counted."""
     n_classes_matched: int
     """Classes whose rows of the class layers were taken over."""
     n_classes_fresh: int
-    """Classes whose rows kept their random start."""
+    """Classes whose rows kept the start they had."""
 
 
 def make_card(
@@ -68,7 +74,8 @@ def make_card(
     """Returns the card of a model; versions are those of this process."""
     return ModelCard(
         **{name: getattr(spec, name) for name in ModelSpec.model_fields},
-        version=1,
+        version=2,
+        kind="model",
         started_from=started_from,
         training=dict(training),
         data=dict(data),
@@ -90,10 +97,8 @@ def save_model(model: BirdModel, directory: Path, card: ModelCard) -> None:
     differing = [f for f in ModelSpec.model_fields if getattr(card, f) != getattr(model.spec, f)]
     if differing:
         raise ModelError(f"{directory}: the card and the model differ in {', '.join(differing)}")
-    with atomic_dir(directory) as temporary:
-        tensors = {name: tensor.contiguous().cpu() for name, tensor in _stored(model).items()}
-        save_file(tensors, temporary / WEIGHTS_FILE)
-        write_json(temporary / CARD_FILE, card.model_dump(mode="json"))
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in _stored(model).items()}
+    _write_folder(directory, tensors, card)
 
 
 def read_card(directory: Path) -> ModelCard:
@@ -113,9 +118,15 @@ def load_model(directory: Path) -> tuple[BirdModel, ModelCard]:
     """Returns the model in `directory`, in evaluation mode on the CPU, and its card.
 
     Raises:
-        ModelError: A file is missing or broken, or tensors and card do not fit each other.
+        ModelError: A file is missing or broken, tensors and card do not fit each other, or there is
+            a backbone alone.
     """
     card = read_card(directory)
+    if card.kind == "backbone":
+        raise ModelError(
+            f"{directory}: holds a backbone alone, which cannot score; expected a whole model: "
+            "train one that starts from it"
+        )
     # Weights are about to be replaced, so the seed has no bearing; the global one is left alone.
     with torch.random.fork_rng(devices=[]):
         model = BirdModel(card)
@@ -130,22 +141,26 @@ def load_model(directory: Path) -> tuple[BirdModel, ModelCard]:
     return model.eval(), card
 
 
-def load_backbone(model: BirdModel, directory: Path) -> LoadReport:
+def load_weights(model: BirdModel, directory: Path, *, with_head: bool) -> LoadReport:
     """Puts the weights in `directory` into `model` and returns what was taken over.
 
-    Layers with one row per class are matched by label, so the class lists may differ in members
-    and order; other tensors by name and shape.
+    Tensors are matched by name and shape, but layers with one row per class by label: class lists
+    may differ in members and order.
+
+    Args:
+        model: A network whose backbone is that of the folder.
+        directory: Model folder, of either kind.
+        with_head: Whether the head is taken over too, as far as it fits; else it stays as it is.
 
     Raises:
-        ModelError: The folder holds another backbone, or is not a whole model folder.
+        ModelError: The folder holds another backbone, one for another number of channels, or is
+            not whole.
     """
     card = read_card(directory)
-    if card.model.backbone != model.spec.model.backbone:
-        raise ModelError(
-            f"{directory}: holds {card.model.backbone}, expected {model.spec.model.backbone}; "
-            "run the stage that writes it again"
-        )
+    _check_backbone(card, model.spec, directory)
     saved, own = _read_tensors(directory), _stored(model)
+    if not with_head:
+        saved = {name: tensor for name, tensor in saved.items() if name.startswith(_BACKBONE)}
     layers = model.head.class_layers
     class_rows = {f"head.{layer}.{part}" for layer in layers for part in ("weight", "bias")}
     shared = own.keys() - class_rows
@@ -167,19 +182,20 @@ def load_backbone(model: BirdModel, directory: Path) -> LoadReport:
     )
 
 
-def initialise(model: BirdModel, directory: Path | None) -> str:
+def initialise(model: BirdModel, directory: Path | None, with_head: bool) -> str:
     """Gives `model` the weights that it starts from and returns their name for its card.
 
     Args:
         model: As `build_model` made it.
-        directory: Model folder to start from, as `load_backbone`; None for timm's weights if
+        directory: Model folder to start from, of either kind; None for timm's weights if
             `model.pretrained` asks for them, else the random ones that it has.
+        with_head: Whether the head of that folder is taken over too, as far as it fits.
 
     Raises:
-        ModelError: As `load_backbone`.
+        ModelError: As `load_weights`.
     """
     if directory is not None:
-        report = load_backbone(model, directory)
+        report = load_weights(model, directory, with_head=with_head)
         _LOG.info(
             "starting from %s: %d tensors and %d classes taken over, %d and %d begin afresh",
             directory, report.n_tensors_matched, report.n_classes_matched,
@@ -187,6 +203,58 @@ def initialise(model: BirdModel, directory: Path | None) -> str:
         )  # fmt: skip
         return directory.as_posix()
     return "timm" if model.spec.model.pretrained and load_timm_weights(model) else "random"
+
+
+def extract_backbone(model_dir: Path, directory: Path) -> int:
+    """Writes the backbone in `model_dir` to a folder of its own and returns its number of tensors.
+
+    A folder of a backbone that stands there is replaced.
+
+    Args:
+        model_dir: Model folder.
+        directory: Folder to write, for `initialise`; `load_model` refuses it.
+
+    Raises:
+        ModelError: `model_dir` is no whole model folder, or `directory` holds something else.
+    """
+    card, tensors = read_card(model_dir), _read_tensors(model_dir)
+    _check_replaceable(directory)
+    kept = {name: tensor for name, tensor in tensors.items() if name.startswith(_BACKBONE)}
+    alone = card.model_copy(update={"kind": "backbone", "labels": ()})
+    _write_folder(directory, kept, alone)
+    return len(kept)
+
+
+def _check_backbone(card: ModelCard, spec: ModelSpec, directory: Path) -> None:
+    """Refuses weights that are not for the backbone of `spec`."""
+    if architecture(card.model.backbone) != architecture(spec.model.backbone):
+        raise ModelError(
+            f"{directory}: holds {card.model.backbone}, expected {spec.model.backbone}; start from "
+            "another folder or set model.backbone to what this one holds"
+        )
+    if card.frontend.n_channels != spec.frontend.n_channels:
+        raise ModelError(
+            f"{directory}: holds a backbone for images of {card.frontend.n_channels} channels, "
+            f"expected {spec.frontend.n_channels}: set frontend.channels to what it was trained "
+            f"on, {card.frontend.channels}, or start from another folder"
+        )
+
+
+def _check_replaceable(directory: Path) -> None:
+    """Refuses to write over anything but a backbone's folder or an empty one."""
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return
+    files = {WEIGHTS_FILE, CARD_FILE}
+    if not directory.is_dir() or {entry.name for entry in directory.iterdir()} != files:
+        raise ModelError(f"{directory}: holds other files, which stay; name a new folder")
+    if read_card(directory).kind != "backbone":
+        raise ModelError(f"{directory}: holds a whole model, which stays; name a new folder")
+
+
+def _write_folder(directory: Path, tensors: Mapping[str, Tensor], card: ModelCard) -> None:
+    with atomic_dir(directory) as temporary:
+        save_file(dict(tensors), temporary / WEIGHTS_FILE)
+        write_json(temporary / CARD_FILE, card.model_dump(mode="json"))
 
 
 def _stored(model: BirdModel) -> dict[str, Tensor]:

@@ -1,49 +1,59 @@
 """Networks: a timm backbone over log-mel images and a head that scores clips and frames.
 
-`BirdModel` is what trains, scores and is exported: `features` takes the image, `forward` the wave.
-The clip logit that the loss sees is the one that is exported. How a model lies on disk is the
-business of `modelfiles`.
+`BirdModel` is what trains, scores and is exported. `features` gives the logits that a loss sees,
+`scores` the probabilities that count outside training, both of images; `forward` takes the wave.
+How a model lies on disk is the business of `modelfiles`.
 """
 
-import logging
-from typing import Any, Literal, NamedTuple, cast
+from collections.abc import Callable
+from typing import Self
 
-import timm
 import torch
-from pydantic import Field
-from timm.models import FeatureInfo
+from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn.utils import convert_conv2d_weight_memory_format
 
+from bclef.backbones import Backbone, BackboneSpec, ModelError, load_published
 from bclef.config import Section
 from bclef.frontend import FrontEndConfig
+from bclef.heads import HeadConfig, Logits, clip_probabilities, make_head
 from bclef.spectrogram import LogMel
 
+__all__ = [
+    "BirdModel", "Logits", "ModelConfig", "ModelError", "ModelSpec", "build_model",
+    "load_timm_weights", "part_images",
+]  # fmt: skip
+
 _CLIPS_IN_CACHE = 8
-_LOG = logging.getLogger(__name__)
 
 
-class ModelError(Exception):
-    """A network cannot be built as configured, or a model folder does not hold what it should."""
-
-
-class ModelConfig(Section):
+class ModelConfig(HeadConfig):
     """The network (section `model`)."""
 
     backbone: str = Field(min_length=1)
     """Name of a timm network that gives feature maps, such as `tf_efficientnet_b0`."""
     pretrained: bool
     """Whether the backbone starts from timm's published weights where they can be had."""
-    head: Literal["cnn", "sed"]
-    """`cnn`: one pooled vector per clip. `sed`: attention over time among frame scores."""
-    frequency_pool: Literal["mean", "gem"]
-    """How the frequency axis is pooled; `gem` is a generalised mean with a learnt exponent."""
-    hidden_features: int | None = Field(ge=1)
-    """Width of a hidden layer between pooling and scores; null for none."""
-    dropout: float = Field(ge=0, lt=1)
-    """Share of pooled features that are dropped in training."""
+    input_s: float = Field(gt=0)
+    """What the network sees when it scores, s; it may be trained on clips of another length."""
+    scored_s: float = Field(gt=0)
+    """The middle of that, which the scores are about, s; the rest is context on both sides."""
+    part_s: float | None = Field(gt=0)
+    """Clips are cut into parts of so many seconds, whose feature maps are joined in time before
+    the head; null for none. It divides `input_s` and the clips that are trained on."""
+    mel_batch_norm: bool
+    """Whether a batch norm brings each mel band of each channel to one scale."""
     drop_path: float = Field(ge=0, lt=1)
     """Share of residual branches that are dropped in training; not every backbone has any."""
+
+    @model_validator(mode="after")
+    def _times_agree(self) -> Self:
+        if self.scored_s > self.input_s:
+            raise ValueError(f"scored_s {self.scored_s} exceeds input_s {self.input_s}")
+        if self.part_s is not None:
+            n_parts = self.input_s / self.part_s
+            if round(n_parts) < 1 or abs(n_parts - round(n_parts)) > 1e-6:
+                raise ValueError(f"part_s {self.part_s} does not divide input_s {self.input_s}")
+        return self
 
 
 class ModelSpec(Section):
@@ -53,21 +63,44 @@ class ModelSpec(Section):
     """Classes, in the order of the outputs."""
     sample_rate_hz: int = Field(gt=0)
     """Sample rate of the waves."""
-    window_samples: int = Field(gt=0)
-    """Length of the waves that the network was trained on."""
     frontend: FrontEndConfig
     """How a wave becomes an image."""
     model: ModelConfig
     """The network."""
 
+    @property
+    def window_samples(self) -> int:
+        """Length of the waves that the network scores."""
+        return round(self.model.input_s * self.sample_rate_hz)
 
-class Logits(NamedTuple):
-    """Scores before the sigmoid."""
+    @property
+    def scored_samples(self) -> int:
+        """Length of the middle of such a wave, which the scores are about."""
+        return round(self.model.scored_s * self.sample_rate_hz)
 
-    clip: Tensor
-    """[B, C]: what the loss sees and what is exported."""
-    frames: Tensor
-    """[B, F', C]: the same classes over time, at the backbone's frame rate."""
+    @property
+    def context_samples(self) -> int:
+        """Length of what such a wave has before the scored part, and after it."""
+        return (self.window_samples - self.scored_samples) // 2
+
+    @property
+    def part_samples(self) -> int:
+        """Length of what the backbone sees at once in such a wave."""
+        return round((self.model.part_s or self.model.input_s) * self.sample_rate_hz)
+
+    @model_validator(mode="after")
+    def _samples_agree(self) -> Self:
+        if (self.window_samples - self.scored_samples) % 2:
+            raise ValueError(
+                f"model: input_s and scored_s are {self.window_samples} and {self.scored_samples} "
+                "samples, expected as many before the scored part as after it"
+            )
+        if self.window_samples % self.part_samples:
+            raise ValueError(
+                f"model: input_s is {self.window_samples} samples, expected a multiple of the "
+                f"{self.part_samples} of part_s"
+            )
+        return self
 
 
 class BirdModel(nn.Module):
@@ -78,111 +111,141 @@ class BirdModel(nn.Module):
 
     Raises:
         ModelError: timm has no such backbone, or not with these options or feature maps.
-        ConfigError: The front end does not fit the sample rate.
+        ConfigError: The front end does not fit the sample rate or the length of the waves.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
         self.spectrogram = LogMel(spec.frontend, spec.sample_rate_hz)
-        self.backbone = _create_backbone(spec.model, pretrained=False)
-        # Depthwise networks train two to four times faster on a CPU in this layout.
-        convert_conv2d_weight_memory_format(self.backbone, torch.channels_last)
-        n_features: int = cast("FeatureInfo", self.backbone.feature_info).channels()[-1]
-        head = SedHead if spec.model.head == "sed" else CnnHead
-        self.head = head(n_features, len(spec.labels), spec.model)
+        # Bands and frames of what the backbone sees at once.
+        self.part_shape = spec.frontend.image_shape(spec.part_samples)
+        n_rows = spec.frontend.n_channels * self.part_shape[0]
+        self.mel_norm = BandNorm(n_rows) if spec.model.mel_batch_norm else nn.Identity()
+        self.backbone = Backbone(
+            BackboneSpec(
+                spec.model.backbone,
+                spec.frontend.n_channels,
+                self.part_shape,
+                spec.model.drop_path,
+            )
+        )
+        self.head = make_head(self.backbone.n_features, len(spec.labels), spec.model)
 
     def images(self, wave: Tensor) -> Tensor:
-        """Returns log-mel images of `wave` [B, T] without gradients, float32 [B, 1, M, F]."""
-        # A few clips at a time, their spectra stay in a CPU's cache: half the time of all at once.
-        parts = wave.split(_CLIPS_IN_CACHE) if wave.device.type == "cpu" else [wave]
+        """Returns images of `wave` [B, T] without gradients, float32 [B, channels, M, F].
+
+        With parts, each is an image of its own, and they stand side by side in time.
+
+        Raises:
+            ModelError: `wave` is no whole number of parts.
+            ConfigError: It is too short for the front end.
+        """
+
+        def image(waves: Tensor) -> Tensor:
+            # A few at a time, their spectra stay in a CPU's cache: half the time of all at once.
+            some = waves.split(_CLIPS_IN_CACHE) if waves.device.type == "cpu" else [waves]
+            return torch.cat([self.spectrogram(each) for each in some])
+
         with torch.no_grad():
-            return torch.cat([self.spectrogram(part) for part in parts])
+            return part_images(image, wave, self._n_parts(wave.shape[1], self.spec.part_samples))
 
-    def features(self, mel: Tensor) -> Logits:
-        """Returns the scores of log-mel images, float32 [B, 1, M, F]."""
-        maps = self.backbone(mel.contiguous(memory_format=torch.channels_last))[-1]
-        return self.head(maps)
+    def features(self, mel: Tensor, *, scored: bool = False) -> Logits:
+        """Returns the logits of images [B, channels, M, F].
 
-    def forward(self, wave: Tensor) -> Logits:
-        """Returns the scores of `wave`, float32 [B, T], full scale at 1."""
-        return self.features(self.spectrogram(wave))
+        Args:
+            mel: As `images` gives them, of clips of any length that the backbone takes.
+            scored: Whether the clip logit is about the scored part alone; the backbone and the
+                frame logits always have the whole.
+
+        Raises:
+            ModelError: `mel` is no whole number of parts, or the backbone wants another size.
+        """
+        n_parts = self._n_parts(mel.shape[3], self.part_shape[1])
+        maps = _side_by_side(self.backbone(_one_by_one(self.mel_norm(mel), n_parts)), n_parts)
+        logits: Logits = self.head(maps, self._n_context(maps.shape[3]) if scored else 0)
+        return logits
+
+    def scores(self, mel: Tensor) -> Tensor:
+        """Returns the probabilities that count outside training, float32 [B, C], of images.
+
+        They are about the scored part, and blended with the maximum over its frames as configured.
+
+        Raises:
+            ModelError: As `features`, or the maps have too few frames for `frame_shift`.
+        """
+        config, logits = self.spec.model, self.features(mel, scored=True)
+        n_frames = logits.frames.shape[1]
+        n_context = self._n_context(n_frames)
+        if n_context + config.frame_shift >= n_frames:
+            raise ModelError(
+                f"model.frame_shift: found {config.frame_shift} with {n_context} frames of context "
+                f"on each side, expected less than the {n_frames} frames of the maps in all"
+            )
+        return clip_probabilities(logits, config, n_context)
+
+    def forward(self, wave: Tensor) -> Tensor:
+        """Returns the `scores` of `wave`, float32 [B, T], full scale at 1."""
+        n_parts = self._n_parts(wave.shape[1], self.spec.part_samples)
+        return self.scores(part_images(self.spectrogram, wave, n_parts))
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Returns every parameter once: those of `backbone`, `head` and `class_layers`.
+
+        The norm of the mel bands counts as backbone; the layers with one row per class do not
+        count as head.
+        """
+        layers = [self.head.get_submodule(name) for name in self.head.class_layers]
+        class_layers = [parameter for layer in layers for parameter in layer.parameters()]
+        ids = {id(parameter) for parameter in class_layers}
+        return {
+            "backbone": [*self.mel_norm.parameters(), *self.backbone.parameters()],
+            "head": [each for each in self.head.parameters() if id(each) not in ids],
+            "class_layers": class_layers,
+        }
+
+    def _n_parts(self, n_steps: int, n_part_steps: int) -> int:
+        """How many parts a wave or an image is made of; without parts it is one, of any length."""
+        if self.spec.model.part_s is None:
+            return 1
+        if n_steps % n_part_steps:
+            raise ModelError(
+                f"found clips of {n_steps} samples or frames, expected a multiple of the "
+                f"{n_part_steps} of model.part_s, {self.spec.model.part_s} s"
+            )
+        return n_steps // n_part_steps
+
+    def _n_context(self, n_frames: int) -> int:
+        """Frames at each end of maps that lie wholly outside the scored part."""
+        return n_frames * self.spec.context_samples // self.spec.window_samples
 
 
-class FrequencyPool(nn.Module):
-    """Mean or generalised mean over the mel axis: [B, D, M', F'] to [B, F', D].
-
-    Source:
-        recipes.md E3; the exponent starts at 3.
-    """
-
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        self.exponent = nn.Parameter(torch.tensor(3.0)) if kind == "gem" else None
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Returns one vector per frame."""
-        if self.exponent is None:
-            return maps.mean(dim=2).transpose(1, 2)
-        powers = maps.float().clamp(min=1e-6).pow(self.exponent)
-        return powers.mean(dim=2).pow(1 / self.exponent).transpose(1, 2)
-
-
-class CnnHead(nn.Module):
-    """Scores of the mean over all frames; frame scores come from the same layers.
+class BandNorm(nn.Module):
+    """Batch norm of each mel band of each channel over clips and time.
 
     Args:
-        n_features: Depth D of the backbone's last map.
-        n_classes: Number of classes C.
-        config: Pooling, hidden layer and dropout.
+        n_rows: Number of channels times that of mel bands.
     """
 
-    class_layers = ("classify",)
-    """Layers with one row per class."""
-
-    def __init__(self, n_features: int, n_classes: int, config: ModelConfig) -> None:
+    def __init__(self, n_rows: int) -> None:
         super().__init__()
-        self.pool = FrequencyPool(config.frequency_pool)
-        self.embed, n_embedded = _embedding(n_features, config)
-        self.classify = _class_layer(n_embedded, n_classes)
+        self.norm = nn.BatchNorm1d(n_rows)
 
-    def forward(self, maps: Tensor) -> Logits:
-        """Returns the scores of feature maps [B, D, M', F']."""
-        frames = self.pool(maps)
-        clip = self.classify(self.embed(frames.mean(dim=1)))
-        return Logits(clip=clip, frames=self.classify(self.embed(frames)))
+    def forward(self, mel: Tensor) -> Tensor:
+        """Returns images of the shape of `mel` [B, channels, M, F]."""
+        normed: Tensor = self.norm(mel.flatten(1, 2))
+        return normed.unflatten(1, (mel.shape[1], mel.shape[2]))
 
 
-class SedHead(nn.Module):
-    """Scores of each frame, and per class their mean weighted by attention over time.
+def part_images(spectrogram: Callable[[Tensor], Tensor], wave: Tensor, n_parts: int) -> Tensor:
+    """Returns the images of the parts of `wave` side by side in time, [B, channels, M, F].
 
     Args:
-        n_features: Depth D of the backbone's last map.
-        n_classes: Number of classes C.
-        config: Pooling, hidden layer and dropout.
-
-    Source:
-        recipes.md E4, logit-pooled: softmax over time of tanh(a), so that no frame outweighs
-        another by more than e^2. Choiuijin1125 (2022) averages time before it and so attends to
-        mel bands; here frequency is pooled and attention runs over time.
+        spectrogram: Makes images of waves, such as a `LogMel`.
+        wave: Clips, [B, T].
+        n_parts: How many equal parts each is cut into.
     """
-
-    class_layers = ("classify", "attention")
-    """Layers with one row per class."""
-
-    def __init__(self, n_features: int, n_classes: int, config: ModelConfig) -> None:
-        super().__init__()
-        self.pool = FrequencyPool(config.frequency_pool)
-        self.embed, n_embedded = _embedding(n_features, config)
-        self.classify = _class_layer(n_embedded, n_classes)
-        self.attention = nn.Linear(n_embedded, n_classes)
-
-    def forward(self, maps: Tensor) -> Logits:
-        """Returns the scores of feature maps [B, D, M', F']."""
-        embedded = self.embed(self.pool(maps))
-        frames = self.classify(embedded)
-        share = torch.softmax(torch.tanh(self.attention(embedded)), dim=1)
-        return Logits(clip=(share * frames).sum(dim=1), frames=frames)
+    return _side_by_side(spectrogram(wave.unflatten(1, (n_parts, -1)).flatten(0, 1)), n_parts)
 
 
 def build_model(spec: ModelSpec, seed: int) -> BirdModel:
@@ -198,62 +261,19 @@ def build_model(spec: ModelSpec, seed: int) -> BirdModel:
 
 
 def load_timm_weights(model: BirdModel) -> bool:
-    """Returns whether timm's published weights could be put into the backbone of `model`.
-
-    Where they cannot be had (no network, none published) the backbone keeps its random start,
-    which a warning says.
-    """
-    name = model.spec.model.backbone
-    try:
-        published = _create_backbone(model.spec.model, pretrained=True)
-    except (OSError, RuntimeError) as error:
-        _LOG.warning("%s starts from RANDOM weights: timm's could not be had (%s)", name, error)
-        return False
-    model.backbone.load_state_dict(published.state_dict())
-    return True
+    """Returns whether timm's published weights could be put into the backbone of `model`."""
+    return load_published(model.backbone)
 
 
-def _create_backbone(config: ModelConfig, *, pretrained: bool) -> nn.Module:
-    if not timm.is_model(config.backbone):
-        similar = timm.list_models(f"*{config.backbone.split('_')[0]}*")[:8]
-        raise ModelError(
-            f"model.backbone: timm has no network {config.backbone!r}; similar names: "
-            f"{', '.join(similar) or 'none'}"
-        )
-    options: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
-    try:
-        backbone: nn.Module = timm.create_model(
-            config.backbone,
-            pretrained=pretrained,
-            features_only=True,
-            in_chans=1,
-            out_indices=(-1,),
-            **options,
-        )
-    except TypeError as error:
-        raise ModelError(
-            f"model.backbone: {config.backbone} does not take {options}: {error}; "
-            "set model.drop_path to 0 or choose another backbone"
-        ) from error
-    if str(getattr(backbone, "output_fmt", "NCHW")).endswith("NHWC"):
-        raise ModelError(
-            f"model.backbone: {config.backbone} gives maps with the channels last; "
-            "choose one whose maps are [batch, channels, height, width]"
-        )
-    return backbone
+def _one_by_one(images: Tensor, n_parts: int) -> Tensor:
+    """[B, channels, M, P F] to [B P, channels, M, F]."""
+    if n_parts == 1:
+        return images
+    return images.unflatten(3, (n_parts, -1)).movedim(3, 1).flatten(0, 1)
 
 
-def _embedding(n_features: int, config: ModelConfig) -> tuple[nn.Module, int]:
-    """The layers between pooling and scores, and how many features leave them."""
-    if config.hidden_features is None:
-        return nn.Dropout(config.dropout), n_features
-    hidden = nn.Linear(n_features, config.hidden_features)
-    layers = (nn.Dropout(config.dropout), hidden, nn.ReLU(), nn.Dropout(config.dropout))
-    return nn.Sequential(*layers), config.hidden_features
-
-
-def _class_layer(n_features: int, n_classes: int) -> nn.Linear:
-    layer = nn.Linear(n_features, n_classes)
-    # A start at the chance of one class in C saves the epochs that would unlearn one half for all.
-    nn.init.constant_(layer.bias, -torch.tensor(max(1.0, n_classes - 1.0)).log().item())
-    return layer
+def _side_by_side(parts: Tensor, n_parts: int) -> Tensor:
+    """[B P, channels, M, F] to [B, channels, M, P F]."""
+    if n_parts == 1:
+        return parts
+    return parts.unflatten(0, (-1, n_parts)).movedim(1, 3).flatten(3)

@@ -244,6 +244,9 @@ def test_data_of_an_earlier_run_is_told_as_such(listed):
     assert "Stage fetch has not run since stage metadata did." in lines
     assert "Stage resample has not run here yet." in lines
     assert "No fold is trained on these recordings: wrong labels are not looked for." in lines
+    write_table(scores.iloc[:0], listed / "data/oof/0.parquet", schema)
+    said = "No model has held a recording out (finetune.hold_out, folds): wrong labels are not "
+    assert said + "looked for." in run("data", "--workspace", listed).output.splitlines()
 
 
 def test_data_without_any_table_says_what_to_run(tmp_path):
@@ -276,6 +279,23 @@ def test_every_odd_and_annotated_file_gets_a_row(real_audio, export, tmp_path):
     assert files["error"].isna().sum() > 60
     assert "crash" not in set(files["error"])
     assert set(pd.read_csv(output)["recording"]) <= expected
+
+
+def test_backbone_without_torch_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr("bclef.cli.find_spec", lambda _: None)
+    done = run("backbone", tmp_path / "model", "-o", tmp_path / "backbone")
+    assert done.exit_code == 1
+    assert "torch and timm and pydantic not installed; run `pip install bclef[train]`" in (
+        done.output
+    )
+
+
+def test_backbone_of_no_model_is_a_failure(tmp_path):
+    pytest.importorskip("torch")
+    done = run("backbone", tmp_path, "-o", tmp_path / "backbone")
+    assert done.exit_code == 1
+    assert done.output.startswith(f"Error: no model of this version in {tmp_path}")
+    assert not (tmp_path / "backbone").exists()
 
 
 def test_tracking_without_mlflow_says_what_to_install(monkeypatch):
