@@ -110,6 +110,14 @@ def _missing(data: Path, recordings: pd.DataFrame, rejections: Rejections) -> li
     ]
     folds = [read_table(path, WINDOW_SCORES_NEEDS) for path in (data / "oof").glob("*.parquet")]
     if not any(recordings["recording_id"].isin(fold["recording_id"]).any() for fold in folds):
-        which = "on these recordings" if folds else "yet"
-        told.append(f"No fold is trained {which}: wrong labels are not looked for.")
+        told.append(f"{_no_scores(folds)}: wrong labels are not looked for.")
     return told
+
+
+def _no_scores(folds: Sequence[pd.DataFrame]) -> str:
+    """Why no recording has a score by a model that has not heard it."""
+    if not folds:
+        return "No fold is trained yet"
+    if all(fold.empty for fold in folds):
+        return "No model has held a recording out (finetune.hold_out, folds)"
+    return "No fold is trained on these recordings"

@@ -25,7 +25,10 @@ DETECTIONS = pa.schema(
         ("confidence", pa.float32()),
     ]
 )
-"""One row per window and class above the threshold; by recording, window, falling confidence."""
+"""One row per window and class above the threshold; by recording, window, falling confidence.
+
+A window runs from start_s to end_s; what the network heard around it is not part of it.
+"""
 
 SCANNED = pa.schema(
     [

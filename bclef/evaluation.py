@@ -136,7 +136,7 @@ def evaluate(
         index, inputs.splits, inputs.oof_scores, inputs.baseline_scores, inputs.classes
     )
     return Evaluation(
-        _metrics(soundscapes, clips, config, seed),
+        _metrics(inputs, soundscapes, clips, config, seed),
         _per_class(index, inputs.classes, config.threshold, soundscapes, clips),
         _windows(inputs.classes, soundscapes.scored() if soundscapes else None),
         _windows(inputs.classes, clips.scored() if clips else None),
@@ -144,7 +144,11 @@ def evaluate(
 
 
 def _metrics(
-    soundscapes: Soundscapes | None, clips: OutOfFold | None, config: EvaluateConfig, seed: int
+    inputs: EvaluationInputs,
+    soundscapes: Soundscapes | None,
+    clips: OutOfFold | None,
+    config: EvaluateConfig,
+    seed: int,
 ) -> dict[str, object]:
     """Nested figures; `notes` says what is not among them and why."""
     metrics: dict[str, object] = {}
@@ -157,11 +161,21 @@ def _metrics(
             metrics[name] = card.figures
             notes += [f"{name}: {note}" for note in card.notes]
     if clips is None:
-        notes.append("out-of-fold scores left out: no fold scored a labelled clip")
+        notes.append(f"out-of-fold scores left out: {_why_no_clips(len(inputs.teacher_scores))}")
     else:
         metrics["oof"], reasons = clips.figures(config.n_replicates, seed)
         notes += reasons
     return {**metrics, "notes": notes}
+
+
+def _why_no_clips(n_trained: int) -> str:
+    """Why none of the `n_trained` folds scored a clip that its model had not trained on."""
+    if not n_trained:
+        return "no fold was trained"
+    return (
+        f"the {n_trained} fold models held no labelled clip out; with finetune.hold_out: false "
+        "they train on all of them"
+    )
 
 
 def _per_class(

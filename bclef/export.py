@@ -1,6 +1,6 @@
 """Exports trained models as one graph from raw waveform to probabilities, or refuses to.
 
-A fold ensemble shares one front end and becomes the mean of its members' probabilities. The folder
+A fold ensemble shares one front end, and its members' probabilities become one. The folder
 takes its name only when every runtime agrees with torch within the tolerances; `exportfolder` says
 what is in it.
 """
@@ -31,7 +31,7 @@ from bclef.exportfolder import (
     ExportError,
     describe_file,
 )
-from bclef.graphs import write_graphs
+from bclef.graphs import Combination, write_graphs
 from bclef.modelfiles import ModelCard, load_model
 from bclef.models import BirdModel, ModelSpec
 from bclef.parity import (
@@ -46,8 +46,10 @@ from bclef.parity import (
 from bclef.skipped import worked_folders
 from bclef.tables import atomic_dir, write_json
 
-_SHARED = ("labels", "sample_rate_hz", "window_samples", "frontend")
-"""Fields of a card that the members of an ensemble must agree in."""
+_SHARED = ("labels", "sample_rate_hz", "frontend")
+"""Fields of a card that the members of an ensemble must agree in, beside `_LENGTHS`."""
+_LENGTHS = ("window_samples", "scored_samples", "part_samples")
+"""Lengths, which follow from a card, that they must agree in too."""
 _PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino")
 _CLASS_COLUMNS = ["label", "scientific_name", "common_name"]
 
@@ -56,8 +58,11 @@ class ExportConfig(Section):
     """What is exported and how exactly (section `export`)."""
 
     ensemble: Literal["last", "student", "teachers"]
-    """`student`: the last distilled one. `teachers`: the mean of the finetuned fold models.
+    """`student`: the last distilled one. `teachers`: the finetuned fold models together.
     `last`: the student, or the teachers where no round of distillation ran."""
+    combine: Combination
+    """How the probabilities of several models become one: their `mean`, `quadratic_mean` (root of
+    the mean square), or `logit_mean` (sigmoid of the mean logit)."""
     opset: int = Field(ge=18, le=23)
     """ONNX operator set; a lower one is read by older runtimes."""
     tolerance_fp32: float = Field(gt=0, lt=1)
@@ -133,7 +138,13 @@ def probe_windows(store: WaveStore, card: ModelSpec, n_windows: int, rng: Genera
     durations_s = rows["n_samples"].to_numpy() / card.sample_rate_hz
     starts_s = np.floor(rng.random(n_windows) * durations_s)
     windows = pd.DataFrame({"recording_id": rows["recording_id"].to_numpy(), "start_s": starts_s})
-    crops = window_crops(windows, store.index, card.window_samples, card.sample_rate_hz)
+    crops = window_crops(
+        windows,
+        store.index,
+        card.window_samples,
+        card.sample_rate_hz,
+        lead_samples=card.context_samples,
+    )
     return read_crops(store, crops, card.window_samples)
 
 
@@ -166,19 +177,19 @@ def export_model(
     failed_path = directory.with_name(f"{directory.name}.failed.json")
     with atomic_dir(directory) as folder:
         _write_labels(folder / LABELS_FILE, card.labels, inputs.classes)
-        write_graphs(folder, models, config.opset)
+        write_graphs(folder, models, config.combine, config.opset)
         write_credits(inputs.credits, folder / ATTRIBUTION_FILE, folder / CREDITS_FILE)
         runtimes = open_runtimes(folder)
         parity = measure_parity(
             runtimes,
-            torch_runtime(models),
+            torch_runtime(models, config.combine),
             make_probes(inputs.probes, rng),
             _tolerances(config),
             config.large_batch,
         )
         _require(parity, failed_path)
         write_json(folder / PARITY_FILE, parity.tree())
-        n_bytes = _write_card(folder, inputs, cards)
+        n_bytes = _write_card(folder, inputs, cards, config.combine)
         speed = measure_speed(runtimes, card.window_samples, config.large_batch)
     failed_path.unlink(missing_ok=True)
     return ExportSummary(len(models), len(card.labels), n_bytes, parity.worst(), speed)
@@ -191,7 +202,8 @@ def _load_members(model_dirs: Sequence[Path]) -> list[tuple[BirdModel, ModelCard
     members = [load_model(directory) for directory in model_dirs]
     first = members[0][1]
     for directory, (_, card) in zip(model_dirs, members, strict=True):
-        if differing := [name for name in _SHARED if getattr(card, name) != getattr(first, name)]:
+        shared = (*_SHARED, *_LENGTHS)
+        if differing := [name for name in shared if getattr(card, name) != getattr(first, name)]:
             raise ExportError(
                 f"{directory} and {model_dirs[0]} differ in {', '.join(differing)}; an ensemble "
                 "shares one front end and class list: train its members with the same params"
@@ -225,7 +237,9 @@ def _require(parity: Parity, failed_path: Path) -> None:
         )
 
 
-def _write_card(folder: Path, inputs: ExportInputs, cards: Sequence[ModelCard]) -> dict[str, int]:
+def _write_card(
+    folder: Path, inputs: ExportInputs, cards: Sequence[ModelCard], how: Combination
+) -> dict[str, int]:
     """Writes the card and returns the size of each other file."""
     files = {
         path.relative_to(folder).as_posix(): describe_file(path)
@@ -235,7 +249,9 @@ def _write_card(folder: Path, inputs: ExportInputs, cards: Sequence[ModelCard]) 
     shared = cards[0].model_dump(mode="json", include=set(_SHARED))
     card = {
         **shared,
+        **{name: getattr(cards[0], name) for name in _LENGTHS},
         "version": CARD_VERSION,
+        "combine": how,
         "exported_from": [directory.as_posix() for directory in inputs.model_dirs],
         "licences": licence_counts(inputs.credits),
         "members": [card.model_dump(mode="json", exclude=set(_SHARED)) for card in cards],

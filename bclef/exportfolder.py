@@ -2,7 +2,7 @@
 
 | file | what |
 |---|---|
-| `model.json` | the card: labels, sample rate, window, origin, hashes of the other files |
+| `model.json` | the card: labels, sample rate, window, scored part, origin, hashes of all files |
 | `labels.csv` | index, label, scientific_name, common_name |
 | `model.onnx` | waves float32 [N, window_samples] to probabilities float32 [N, C], any N |
 | `openvino/model.xml`, `.bin` | the same for OpenVINO, float32; `model_fp16` with half the size |
@@ -28,7 +28,7 @@ OPENVINO_FILES = {"openvino_fp32": "openvino/model.xml", "openvino_fp16": "openv
 PARITY_FILE = "parity.json"
 ATTRIBUTION_FILE = "ATTRIBUTION.csv"
 CREDITS_FILE = "CREDITS.html"
-CARD_VERSION = 1
+CARD_VERSION = 2
 """Layout of the export folder that this code writes and reads."""
 INPUT_NAME, OUTPUT_NAME = "wave", "probabilities"
 
@@ -47,8 +47,15 @@ class ExportCard:
     """Sample rate of the waves."""
     window_samples: int
     """Length of each wave."""
+    scored_samples: int
+    """Length of the middle of each wave, which its scores are about."""
     files: Mapping[str, tuple[int, str]]
     """Size in bytes and sha256 of every other file of the folder, by POSIX path within it."""
+
+    @property
+    def context_samples(self) -> int:
+        """What the network hears before the scored part of a wave, and again after it."""
+        return (self.window_samples - self.scored_samples) // 2
 
     @classmethod
     def read(cls, directory: Path) -> "ExportCard":
@@ -66,15 +73,15 @@ class ExportCard:
             tree = read_json(directory / CARD_FILE)
         except TableError as error:
             raise ExportError(f"{directory} is no export folder: {error}") from error
-        if tree.get("version") != CARD_VERSION:
-            raise ExportError(
-                f"{directory / CARD_FILE}: found layout {tree.get('version')!r}, expected "
-                f"{CARD_VERSION}: export the model with this version of bclef"
-            )
         if "files" not in tree and "training" in tree:
             raise ExportError(
                 f"{directory} is a training model, not an export; expected an export folder such "
                 "as models/export"
+            )
+        if tree.get("version") != CARD_VERSION:
+            raise ExportError(
+                f"{directory / CARD_FILE}: found layout {tree.get('version')!r}, expected "
+                f"{CARD_VERSION}: export the model again with this version of bclef"
             )
         try:
             card = cls._from_tree(tree)
@@ -82,12 +89,22 @@ class ExportCard:
             raise ExportError(
                 f"{directory / CARD_FILE}: not as export writes it ({error!r}); export again"
             ) from error
-        if card.sample_rate_hz < 1 or card.window_samples < 1:
-            raise ExportError(
-                f"{directory / CARD_FILE}: found sample_rate_hz {card.sample_rate_hz} and "
-                f"window_samples {card.window_samples}, expected both above 0; export again"
-            )
+        card._check_lengths(directory / CARD_FILE)
         return card
+
+    def _check_lengths(self, path: Path) -> None:
+        if self.sample_rate_hz < 1 or self.window_samples < 1:
+            raise ExportError(
+                f"{path}: found sample_rate_hz {self.sample_rate_hz} and window_samples "
+                f"{self.window_samples}, expected both above 0; export again"
+            )
+        n_around = self.window_samples - self.scored_samples
+        if self.scored_samples < 1 or n_around < 0 or n_around % 2:
+            raise ExportError(
+                f"{path}: found scored_samples {self.scored_samples}, expected the middle of "
+                f"window_samples {self.window_samples}: above 0, with as much before it as after "
+                "it; export again"
+            )
 
     @classmethod
     def _from_tree(cls, tree: Mapping[str, Any]) -> "ExportCard":
@@ -95,6 +112,7 @@ class ExportCard:
             labels=tuple(map(str, tree["labels"])),
             sample_rate_hz=int(tree["sample_rate_hz"]),
             window_samples=int(tree["window_samples"]),
+            scored_samples=int(tree["scored_samples"]),
             files={
                 name: (int(entry["n_bytes"]), str(entry["sha256"]))
                 for name, entry in tree["files"].items()

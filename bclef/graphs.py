@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Literal, TypeAlias, cast
 
 import numpy as np
 import onnx
@@ -13,42 +13,69 @@ from openvino import opset13
 from torch import Tensor, nn
 
 from bclef.exportfolder import INPUT_NAME, ONNX_FILE, OPENVINO_FILES, OUTPUT_NAME, ExportError
-from bclef.models import BirdModel
+from bclef.models import BirdModel, part_images
 from bclef.spectrogram import FactoredLogMel
 
-_FRONT_END = "spectrogram."
-"""What the names of the front end's constants begin with: the attribute of `Ensemble`."""
+_NETWORKS = "members."
+"""What the names of the networks' weights begin with: the attribute of `Ensemble`."""
 _NAMED_FOR_USERS = ("Parameter", "Result")
 """OpenVINO nodes whose names a program may use."""
+_LEAST_PROBABILITY = 1e-6
+"""Probabilities are clipped to this distance from 0 and 1 before their logits are taken."""
+
+Combination: TypeAlias = Literal["mean", "quadratic_mean", "logit_mean"]
+"""How the probabilities of several models become one."""
 
 
 class Ensemble(nn.Module):
-    """The graph that is exported: `wave` [B, T] to mean probabilities [B, C] over `models`.
+    """The graph that is exported: `wave` [B, T] to the probabilities [B, C] of `models` together.
 
     Args:
-        models: Members in evaluation mode, with one front end.
+        models: Members in evaluation mode, with one front end, window, and division into parts.
+        how: How their probabilities become one.
     """
 
-    def __init__(self, models: Sequence[BirdModel]) -> None:
+    def __init__(self, models: Sequence[BirdModel], how: Combination) -> None:
         super().__init__()
         spec = models[0].spec
         self.spectrogram = FactoredLogMel(spec.frontend, spec.sample_rate_hz)
         self.members = nn.ModuleList(models)
+        self.n_parts = spec.window_samples // spec.part_samples
+        self.how = how
 
     def forward(self, wave: Tensor) -> Tensor:
         """Returns float32 [B, C]."""
-        mel = self.spectrogram(wave)
+        images = part_images(self.spectrogram, wave, self.n_parts)
         models = [cast("BirdModel", member) for member in self.members]
-        clips = [model.features(mel).clip.sigmoid() for model in models]
-        return torch.stack(clips).mean(0)
+        return combine(torch.stack([model.scores(images) for model in models]), self.how)
 
 
-def write_graphs(folder: Path, models: Sequence[BirdModel], opset: int) -> None:
+def combine(probabilities: Tensor, how: Combination) -> Tensor:
+    """Returns one probability [B, C] for those of K models [K, B, C].
+
+    `quadratic_mean` is the root of the mean square, `logit_mean` the sigmoid of the mean logit of
+    probabilities clipped to 1e-6 from 0 and 1.
+
+    Source:
+        recipes.md E26 and, with equal weights, E27.
+    """
+    if how == "quadratic_mean":
+        return probabilities.square().mean(0).sqrt()
+    if how == "logit_mean":
+        # Each side is clipped for itself: as float32, 1 less (1 - 1e-6) is not 1e-6.
+        least = _LEAST_PROBABILITY
+        for_it, against_it = probabilities.clamp(min=least), (1 - probabilities).clamp(min=least)
+        return (for_it.log() - against_it.log()).mean(0).sigmoid()
+    return probabilities.mean(0)
+
+
+def write_graphs(folder: Path, models: Sequence[BirdModel], how: Combination, opset: int) -> None:
     """Writes the ONNX graph of `models`, and from it the two of OpenVINO, into `folder`.
 
     Args:
         folder: Export folder in the making.
-        models: Members in evaluation mode, with one front end.
+        models: Members, as `Ensemble`.
+        how: How their probabilities become one.
         opset: ONNX operator set.
 
     Raises:
@@ -58,7 +85,7 @@ def write_graphs(folder: Path, models: Sequence[BirdModel], opset: int) -> None:
         # torch's exporter calls parts of torch that torch has deprecated.
         warnings.simplefilter("ignore", FutureWarning)
         program = torch.onnx.export(
-            Ensemble(models).eval(),
+            Ensemble(models, how).eval(),
             (torch.zeros(2, models[0].spec.window_samples),),
             dynamo=True,
             opset_version=opset,
@@ -100,13 +127,19 @@ def _halve_weights(model: openvino.Model) -> None:
     The constants of the front end stay as they are: rounded to float16, a Fourier transform would
     raise the floor of the spectrum to -66 dB, within the range that a network looks at.
     """
+    is_network = False
     for node in model.get_ordered_ops():
-        is_weight = node.get_type_name() == "Constant" and len(node.shape) > 1
-        if is_weight and node.get_element_type() == openvino.Type.f32:
-            if node.get_friendly_name().startswith(_FRONT_END):
-                continue
-            users = node.output(0).get_target_inputs()
-            halved = opset13.constant(node.get_data().astype(np.float16))
-            restored = opset13.convert(halved, "f32")
-            for user in users:
-                user.replace_source_output(restored.output(0))
+        for end in node.inputs():
+            constant = end.get_source_output().get_node()
+            # Some constants of either part are nameless, but all of the front end comes first.
+            is_network = is_network or constant.get_friendly_name().startswith(_NETWORKS)
+            if is_network and _is_weight(constant):
+                halved = opset13.constant(constant.get_data().astype(np.float16))
+                restored = opset13.convert(halved, "f32")
+                for user in constant.output(0).get_target_inputs():
+                    user.replace_source_output(restored.output(0))
+
+
+def _is_weight(node: openvino.Node) -> bool:
+    is_table = node.get_type_name() == "Constant" and len(node.get_output_shape(0)) > 1
+    return is_table and node.get_output_element_type(0) == openvino.Type.f32

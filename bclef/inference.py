@@ -1,8 +1,9 @@
 """Window scores: what a model says about every few seconds of recordings in the feature store.
 
-Windows are laid by `audio.window_starts`, as the exported model's runtime lays them; the last one
-is padded. Recordings are scored in chunks whose bounds do not depend on where they are worked on,
-so one process, many, and a cluster give the same table.
+Windows are laid by their scored part, which start_s and end_s are about, as the exported model's
+runtime lays them; the network also hears the context on both sides, and zeros outside a recording.
+Recordings are scored in chunks whose bounds do not depend on where they are worked on, so one
+process, many, and a cluster give the same table.
 """
 
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ class ScoreConfig(Section):
     """How recordings are cut into windows for scoring (section `score`)."""
 
     step_s: float = Field(gt=0)
-    """Time from one window to the next, s; at most the model's window."""
+    """Time from one window to the next, s; at most the part that the model's scores are about."""
     batch_size: int = Field(ge=1)
     """Windows that are scored at once."""
 
@@ -130,7 +131,7 @@ def score_recordings(
         progress: Whether a bar on stderr shows how far it is.
 
     Raises:
-        ScoreError: No recordings, the store lacks some, or the step exceeds the window.
+        ScoreError: No recordings, the store lacks some, or the step exceeds the scored part.
     """
     tables = []
     chunks = _chunks(recording_ids)
@@ -150,14 +151,20 @@ def score_listed(
     Args:
         model: Left in the mode, training or not, that it came in.
         store: The recordings.
-        windows: Table with recording_id and start_s.
+        windows: Table with recording_id and start_s, the begin of the scored part.
         batch_size: Windows that are scored at once; it has no bearing on the scores.
 
     Raises:
         CropError: The store lacks some of the windows.
     """
     spec = model.spec
-    crops = window_crops(windows, store.index, spec.window_samples, spec.sample_rate_hz)
+    crops = window_crops(
+        windows,
+        store.index,
+        spec.window_samples,
+        spec.sample_rate_hz,
+        lead_samples=spec.context_samples,
+    )
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
@@ -166,7 +173,7 @@ def score_listed(
         for first in range(0, len(crops), batch_size):
             waves = read_crops(store, crops[first : first + batch_size], spec.window_samples)
             images = model.images(torch.from_numpy(waves).to(device))
-            scores.append(model.features(images).clip.sigmoid().cpu().numpy())
+            scores.append(model.scores(images).cpu().numpy())
     model.train(was_training)
     return np.concatenate(scores)
 
@@ -199,15 +206,15 @@ def _lay_windows(
             f"such as {missing[0]}: run the features stage again"
         )
     step_samples = round(step_s * spec.sample_rate_hz)
-    if step_samples > spec.window_samples:
+    if step_samples > spec.scored_samples:
         raise ScoreError(
-            f"score.step_s: found {step_s}, expected at most the model's window of "
-            f"{spec.window_samples / spec.sample_rate_hz} s: windows must cover the recording"
+            f"score.step_s: found {step_s}, expected at most the model's scored part of "
+            f"{spec.scored_samples / spec.sample_rate_hz} s: windows must cover the recording"
         )
-    starts = [window_starts(n_by_id[i], spec.window_samples, step_samples) for i in recording_ids]
+    starts = [window_starts(n_by_id[i], spec.scored_samples, step_samples) for i in recording_ids]
     start_s = np.concatenate(starts) / spec.sample_rate_hz
     ids = np.repeat(np.array(recording_ids, dtype=object), [len(each) for each in starts])
-    end_s = start_s + spec.window_samples / spec.sample_rate_hz
+    end_s = start_s + spec.scored_samples / spec.sample_rate_hz
     return pd.DataFrame(
         {"recording_id": pd.array(ids, "string"), "start_s": start_s, "end_s": end_s}
     )

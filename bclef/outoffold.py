@@ -101,6 +101,8 @@ def out_of_fold(
 ) -> OutOfFold | None:
     """Returns the held-out clips with their scores; None when no fold scored any.
 
+    None did where models train on all recordings (finetune.hold_out: false).
+
     Args:
         index: recording_id, label, secondary_labels of the feature store.
         splits: recording_id, fold.
@@ -115,7 +117,7 @@ def out_of_fold(
     fold_of = splits.set_index("recording_id")["fold"]
     parts = []
     for fold, window_scores in sorted(oof_scores.items()):
-        if window_scores.empty:  # that fold was passed over
+        if window_scores.empty:  # that fold was passed over, or its model held nothing out
             continue
         clips = _clips(window_scores, list(classes.labels))
         elsewhere = fold_of.reindex(clips["recording_id"]).ne(fold).fillna(True)

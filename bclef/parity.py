@@ -17,6 +17,7 @@ import torch
 
 from bclef.audio import Wave
 from bclef.exportfolder import INPUT_NAME, ONNX_FILE, OPENVINO_FILES, OUTPUT_NAME
+from bclef.graphs import Combination, combine
 from bclef.models import BirdModel
 from bclef.runtime import Scores, open_session
 
@@ -92,8 +93,8 @@ def make_probes(real: Wave, rng: np.random.Generator) -> dict[str, Wave]:
     }
 
 
-def torch_runtime(models: Sequence[BirdModel]) -> Runtime:
-    """Returns the mean probability over `models` as torch calculates it, with their own front ends.
+def torch_runtime(models: Sequence[BirdModel], how: Combination) -> Runtime:
+    """Returns the scores of `models` together as torch calculates them, with their own front ends.
 
     The models must be in evaluation mode.
     """
@@ -101,8 +102,8 @@ def torch_runtime(models: Sequence[BirdModel]) -> Runtime:
     def run(waves: Wave) -> Scores:
         with torch.inference_mode():
             wave = torch.from_numpy(waves)
-            members = [model(wave).clip.sigmoid() for model in models]
-            scores: Scores = torch.stack(members).mean(0).numpy()
+            members = torch.stack([model(wave) for model in models])
+            scores: Scores = combine(members, how).numpy()
         return scores
 
     return run

@@ -126,7 +126,7 @@ def _image(store: Store, window: dict[str, Any], inputs: ReportInputs) -> str:
     first, last = (round(window[end] * inputs.sample_rate_hz) for end in ("start_s", "end_s"))
     samples = store.read(window["recording_id"])[first:last]
     wave = np.pad(samples, (0, last - first - len(samples))).astype(np.float32) / 32768
-    return spectrogram_uri(log_mel(wave[None], inputs.front_end, inputs.sample_rate_hz)[0])
+    return spectrogram_uri(log_mel(wave[None], inputs.front_end, inputs.sample_rate_hz)[0, 0])
 
 
 def _versions() -> dict[str, str]:

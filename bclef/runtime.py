@@ -2,11 +2,14 @@
 
 Only the base install is needed. `export` writes the folder, `exportfolder` says what is in it; it
 is checked against its hashes before anything of it is used, and nothing in it is ever unpickled.
+
+A network may hear more than its scores are about: the sound before and after. Windows are laid by
+their scored part; what is heard before a recording begins and after it ends is silence.
 """
 
 import math
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,7 +42,7 @@ class Scored(NamedTuple):
     """Scores of consecutive windows."""
 
     start_s: npt.NDArray[np.float64]
-    """Begin of each window, [N]."""
+    """Begin of the scored part of each window, [N]."""
     scores: Scores
     """Probabilities, [N, C]."""
 
@@ -73,10 +76,14 @@ class Predictor:
         self.scientific_names = card.read_scientific_names(directory)
         self.sample_rate_hz = card.sample_rate_hz
         self.window_samples = card.window_samples
-        self.window_s = card.window_samples / card.sample_rate_hz
+        self.context_samples = card.context_samples
+        self.scored_samples = card.scored_samples
+        self.scored_s = card.scored_samples / card.sample_rate_hz
 
     def scores(self, waves: Wave) -> Scores:
         """Returns the probabilities of `waves`, float32 [N, C], classes in the order of `labels`.
+
+        They are about the middle `scored_samples` of each wave.
 
         Args:
             waves: float32 [N, window_samples] at `sample_rate_hz`, full scale at 1.
@@ -102,42 +109,49 @@ class Predictor:
         return scores
 
     def step_samples(self, step_s: float | None) -> int:
-        """Returns the samples from one window to the next; a whole window if `step_s` is None.
+        """Returns the samples from one window to the next; `scored_samples` if `step_s` is None.
 
         Raises:
-            ValueError: The windows would not cover a recording, or not move on.
+            ValueError: The scored parts would not cover a recording, or not move on.
         """
         if step_s is None:
-            return self.window_samples
+            return self.scored_samples
         # Neither infinity nor what is no number can be rounded.
         step_samples = round(step_s * self.sample_rate_hz) if math.isfinite(step_s) else 0
-        if not 1 <= step_samples <= self.window_samples:
+        if not 1 <= step_samples <= self.scored_samples:
             raise ValueError(
                 f"found a step of {step_s} s, expected more than 0 and at most the window of "
-                f"{self.window_s:g} s"
+                f"{self.scored_s:g} s that scores are about"
             )
         return step_samples
 
     def score_blocks(self, blocks: Iterable[Wave], step_s: float | None = None) -> Iterator[Scored]:
         """Yields the scores of a stream a batch of windows at a time, in bounded memory.
 
-        The last window is padded with zeros; a stream without samples is one silent window.
+        Windows are padded with zeros at both ends of the stream; a stream without samples is one
+        silent window.
 
         Args:
             blocks: Consecutive float32 [n] pieces at `sample_rate_hz`, of any sizes.
-            step_s: From one window to the next, at most `window_s`; None for `window_s`.
+            step_s: From one window to the next, at most `scored_s`; None for `scored_s`.
 
         Raises:
             ValueError: A step that leaves gaps.
             ScoreError: A score is not finite.
         """
-        cuts = windows(blocks, self.window_samples, self.step_samples(step_s))
+        # With this silence around it, a window begins where its scored part does in the stream, and
+        # as many windows cover the longer stream as there are scored parts that cover the stream.
+        context = [np.zeros(self.context_samples, np.float32)]
+        around = chain(context, blocks, context)
+        cuts = windows(around, self.window_samples, self.step_samples(step_s))
         while batch := list(islice(cuts, self._batch_size)):
             start_s = np.array([first for first, _ in batch]) / self.sample_rate_hz
             yield Scored(start_s, self.scores(np.stack([wave for _, wave in batch])))
 
     def predict_samples(self, wave: Wave, step_s: float | None = None) -> pd.DataFrame:
         """Returns the window scores of `wave`, float32 [T]: start_s, end_s, one column per label.
+
+        The times are those of the scored part of each window.
 
         Raises:
             ValueError: A step that leaves gaps, or `wave` is no single channel.
@@ -150,7 +164,8 @@ class Predictor:
     def predict_file(self, path: Path, step_s: float | None = None) -> pd.DataFrame:
         """Returns the window scores of a sound file: start_s, end_s, one column per label.
 
-        The audio streams; only the scores are held whole.
+        The times are those of the scored part of each window. The audio streams; only the scores
+        are held whole.
 
         Raises:
             DecodeError: The file is no sound that can be read.
@@ -162,7 +177,7 @@ class Predictor:
 
     def _frame(self, batches: Iterable[Scored]) -> pd.DataFrame:
         start_s, scores = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-        times = pd.DataFrame({"start_s": start_s, "end_s": start_s + self.window_s})
+        times = pd.DataFrame({"start_s": start_s, "end_s": start_s + self.scored_s})
         return pd.concat([times, pd.DataFrame(scores, columns=list(self.labels))], axis=1)
 
 

@@ -32,7 +32,7 @@ class ScanOptions:
     threshold: float
     """Least confidence of a detection, 0 to 1."""
     step_s: float | None
-    """From one window to the next; None for windows side by side."""
+    """From one window to the next; None for scored parts side by side."""
 
     def check(self) -> None:
         """Refuses what would otherwise fail in every worker.
@@ -176,7 +176,7 @@ def _scan(predictor: Predictor, job: ScanJob) -> Scan:
     columns = {
         "recording": np.full(len(order), shown(job.path), dtype=object),
         "start_s": start_s,
-        "end_s": np.minimum(start_s + predictor.window_s, duration_s),
+        "end_s": np.minimum(start_s + predictor.scored_s, duration_s),
         "label": np.array(predictor.labels, dtype=object)[position],
         "scientific_name": np.array(predictor.scientific_names, dtype=object)[position],
         "confidence": confidence[order],

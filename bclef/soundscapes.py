@@ -28,7 +28,8 @@ class EvaluateConfig(Section):
     """Grid, thresholds and intervals (section `evaluate`)."""
 
     step_s: float = Field(gt=0)
-    """From one annotated window to the next, in seconds; a window is as long as the model's."""
+    """From one annotated window to the next, in seconds; a window is as long as the part of its
+    input that the model's scores are about."""
     min_overlap_s: float = Field(gt=0)
     """Least overlap of a box and a window that makes the window positive, in seconds."""
     threshold: float = Field(gt=0, lt=1)
@@ -121,13 +122,13 @@ def score_soundscapes(
     if annotated.empty:
         return None
     predictor = Predictor(inputs.model_dir)
-    if config.step_s > predictor.window_s:
+    if config.step_s > predictor.scored_s:
         raise EvaluationError(
-            f"evaluate.step_s: found {config.step_s}, expected at most the model's window of "
-            f"{predictor.window_s} s: windows must cover the recording"
+            f"evaluate.step_s: found {config.step_s}, expected at most the model's scored part of "
+            f"{predictor.scored_s} s: windows must cover the recording"
         )
     n_samples = annotated.set_index("recording_id")["n_samples"].sort_index()
-    grid = window_grid(n_samples, predictor.sample_rate_hz, predictor.window_s, config.step_s)
+    grid = window_grid(n_samples, predictor.sample_rate_hz, predictor.scored_s, config.step_s)
     folds = sorted(k for k, table in inputs.teacher_scores.items() if not table.empty)
     student = _predicted(predictor, store, n_samples.index, config.step_s)
     tables = [student, *(inputs.teacher_scores[k] for k in folds)]

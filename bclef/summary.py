@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bclef.reportinputs import read_metrics
 from bclef.reportscores import MEASURES, comparisons, system_scores
@@ -20,18 +21,19 @@ def summary_lines(root: Path) -> list[str]:
     return [*_scores(evaluation), "", *_places(root), *_next(root)]
 
 
-def _scores(evaluation: Mapping[str, object]) -> list[str]:
-    """A line per system with its macro ROC-AUC, then how they compare."""
+def _scores(evaluation: Mapping[str, Any]) -> list[str]:
+    """A line per system with its macro ROC-AUC, then how they compare, and what is left out."""
     systems = system_scores(evaluation)
+    told = [f"  Note: {note}." for note in evaluation.get("notes", [])]
     if not systems:
-        return ["No scores yet: the stage evaluate has not run, or had nothing to score."]
+        return ["No scores yet: the stage evaluate has not run, or had nothing to score.", *told]
     lines = [f"{MEASURES['macro_roc_auc']}, with 95 % intervals over recordings"]
     for system in systems:
         test = "annotated soundscapes" if system.is_soundscape else "held-out clips"
         if estimate := system.estimates.get("macro_roc_auc"):
             lines.append(f"  {system.name:<15} {test:<22} {estimate.text()}")
     lines += [f"  {verdict[0].upper()}{verdict[1:]}." for _, _, verdict in comparisons(evaluation)]
-    return lines
+    return [*lines, *told]
 
 
 def _places(root: Path) -> list[str]:

@@ -50,11 +50,11 @@ def main() -> None:
     waves = np.random.default_rng(0).normal(0, 0.1, (N_WINDOWS, predictor.window_samples))
     waves = waves.astype(np.float32)
     graph_s = seconds(lambda: predictor.scores(waves)) / N_WINDOWS
-    whole = waves.reshape(-1)
-    streamed_s = seconds(lambda: predictor.predict_samples(whole, predictor.window_s)) / N_WINDOWS
+    whole = waves.reshape(-1)[: N_WINDOWS * predictor.scored_samples]
+    streamed_s = seconds(lambda: predictor.predict_samples(whole)) / N_WINDOWS
     with Store(Path("data/features")) as store:
         random, limit = crops_per_second(store, predictor.window_samples)
-    times_real = predictor.window_s / graph_s
+    times_real = predictor.scored_s / graph_s
     print(f"graph alone          {1000 * graph_s:.2f} ms a window, {times_real:.0f} x real time")
     print(
         f"windows of a stream  {1000 * streamed_s:.2f} ms, {graph_s / streamed_s:.2f} of the limit"

@@ -80,11 +80,15 @@ def real_audio() -> Path:
 def make_export() -> Callable[..., Path]:
     """A function that writes an export folder whose scores are known without a network.
 
-    Its windows are one second at 30 kHz. The score of class 0, 1, 2 is the mean absolute sample of
-    the first, second, last third of the window, at most 1.
+    It hears one second at 30 kHz. The score of class 0, 1, 2 is the mean absolute sample of the
+    first, second, last third of that, at most 1.
     """
 
-    def export(directory: Path, labels: tuple[str, ...] = ("first", "middle", "last")) -> Path:
+    def export(
+        directory: Path,
+        labels: tuple[str, ...] = ("first", "middle", "last"),
+        scored_samples: int = 30_000,
+    ) -> Path:
         directory.mkdir(parents=True)
         onnx.save(_thirds_graph(len(labels)), directory / ONNX_FILE)
         names = [f"Avis {label}" for label in labels]
@@ -95,6 +99,7 @@ def make_export() -> Callable[..., Path]:
             "labels": labels,
             "sample_rate_hz": 30_000,
             "window_samples": 30_000,
+            "scored_samples": scored_samples,
             "files": {name: describe_file(directory / name) for name in (ONNX_FILE, LABELS_FILE)},
         }
         write_json(directory / CARD_FILE, card)

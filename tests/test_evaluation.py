@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
 
 from bclef import evaluation, soundscapes
 from bclef.evaluation import (
@@ -61,7 +62,7 @@ class PlantedStore:
 class PlantedModel:
     """Hears the level of each window and is always right."""
 
-    sample_rate_hz, window_s, labels = RATE_HZ, 5.0, ("c", "b", "a")  # not the order of CLASSES
+    sample_rate_hz, scored_s, labels = RATE_HZ, 5.0, ("c", "b", "a")  # not the order of CLASSES
 
     def __init__(self, directory: Path) -> None: ...
 
@@ -283,6 +284,52 @@ def test_untrained_folds_are_left_out_and_none_at_all_is_none(inputs: Evaluation
     assert only.metrics["teacher"] == only.metrics["first_model"]
     index = PlantedStore(inputs.features_dir).index
     assert out_of_fold(index, inputs.splits, {}, inputs.baseline_scores, CLASSES) is None
+
+
+def test_models_that_held_nothing_out_are_judged_on_soundscapes_alone_and_a_note_says_so(
+    inputs: EvaluationInputs,
+) -> None:
+    empty = {fold: table.iloc[:0] for fold, table in inputs.oof_scores.items()}
+    found = evaluate(replace(inputs, oof_scores=empty), CONFIG, AS_IS, seed=0)
+    assert "oof" not in found.metrics
+    assert found.metrics["soundscape"]["macro_roc_auc"]["value"] == 1.0
+    assert set(found.metrics) >= {"teacher", "first_model"}
+    [note] = found.metrics["notes"]
+    assert note.startswith("out-of-fold scores left out: the 2 fold models held no labelled clip")
+    assert "finetune.hold_out: false" in note
+    assert found.per_class["oof_roc_auc"].isna().all()
+    assert found.clips.empty
+    untrained = replace(inputs, oof_scores=empty, teacher_scores={})
+    notes = evaluate(untrained, CONFIG, AS_IS, seed=0).metrics["notes"]
+    assert notes == ["out-of-fold scores left out: no fold was trained"]
+
+
+def test_padded_cmap_is_the_mean_over_folds_and_stands_beside_the_pooled_one(
+    inputs: EvaluationInputs,
+) -> None:
+    generator = np.random.default_rng(5)
+    unsure = {}
+    for fold, ids in FOLDS.items():
+        unsure[fold] = clip_scores(ids, 0.9)
+        unsure[fold][list("abc")] = generator.random((len(unsure[fold]), 3))
+    figures = evaluate(replace(inputs, oof_scores=unsure), CONFIG, AS_IS, seed=0).metrics["oof"]
+    tables = []
+    for fold, ids in FOLDS.items():
+        best = unsure[fold].groupby("recording_id")[list("abc")].max().loc[ids].to_numpy()
+        tables.append((np.array([[c == clip[0] for c in "abc"] for clip in ids]), best))
+
+    def plain(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
+        ones = np.ones((5, 3))
+        return average_precision_score(np.vstack([truth, ones]), np.vstack([scores, ones]))
+
+    by_fold = [plain(*table) for table in tables]
+    pooled = plain(*(np.concatenate(parts) for parts in zip(*tables, strict=True)))
+    network = figures["network"]
+    assert network["padded_cmap"]["value"] == pytest.approx(np.mean(by_fold), abs=1e-12)
+    assert network["pooled"]["padded_cmap"]["value"] == pytest.approx(pooled, abs=1e-12)
+    assert abs(pooled - np.mean(by_fold)) > 1e-3
+    for fold, value in enumerate(by_fold):
+        assert network["fold"][str(fold)]["padded_cmap"] == pytest.approx(value, abs=1e-12)
 
 
 def test_class_without_positive_windows_is_null_in_the_table(inputs: EvaluationInputs) -> None:

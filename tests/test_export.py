@@ -11,9 +11,17 @@ import pandas as pd
 import pytest
 import torch
 
-from bclef.export import ExportConfig, ExportInputs, chosen_folders, export_model
+from bclef.export import (
+    ExportConfig,
+    ExportInputs,
+    chosen_folders,
+    export_model,
+    probe_windows,
+)
 from bclef.exportfolder import ExportError, describe_file
 from bclef.frontend import FrontEndConfig
+from bclef.graphs import combine, write_graphs
+from bclef.inference import ScoreConfig, score_recordings
 from bclef.modelfiles import make_card, save_model
 from bclef.models import ModelConfig, ModelSpec, build_model
 from bclef.parity import TORCH, make_probes, measure_parity, open_runtimes, torch_runtime
@@ -23,8 +31,9 @@ from bclef.skipped import write_skipped
 LABELS = ("0123", "Aa", "Bb, \"c\"", "no", "zz")  # fmt: skip
 WINDOW_SAMPLES = 16_000
 CONFIG = ExportConfig(
-    ensemble="teachers", opset=18, tolerance_fp32=1e-4, tolerance_fp16=5e-3, large_batch=9
-)
+    ensemble="teachers", combine="mean", opset=18, tolerance_fp32=1e-4, tolerance_fp16=5e-3,
+    large_batch=9,
+)  # fmt: skip
 TOLERANCES = {TORCH: 1e-4, "onnxruntime": 1e-4, "openvino_fp32": 1e-4, "openvino_fp16": 5e-3}
 CREDITS = pd.DataFrame(
     [["XC1", "Avis first", "Ana", "CC0", "Ana, XC1, CC0", "https://xeno-canto.org/1"]],
@@ -40,22 +49,26 @@ CLASSES = pd.DataFrame(
 )
 
 
-def make_spec(**frontend):
-    settings = {
+def make_spec(frontend=None, **model):
+    mel = {
         "n_fft": 512, "win_samples": 400, "hop_samples": 250, "n_mels": 32, "f_min_hz": 50.0,
         "f_max_hz": 8000.0, "mel_scale": "htk", "mel_norm": None, "normalise_window": True,
         "power": 2, "wave_scaling": "none", "top_db": 80.0, "scaling": "zmm",
+        "padding": "reflect", "channels": "mono", "image_size": None,
+    }  # fmt: skip
+    network = {
+        "backbone": "test_efficientnet", "pretrained": False, "input_s": 1.0, "scored_s": 1.0,
+        "part_s": None, "mel_batch_norm": False, "head": "sed", "frequency_pool": "gem",
+        "frame_smoothing": False, "hidden_features": None, "dropout": 0.1, "hidden_dropout": 0.0,
+        "n_dropouts": 1, "clip_pooling": "logit", "max_share": 0.0, "frame_shift": 0,
+        "drop_path": 0.0,
     }  # fmt: skip
     return ModelSpec(
         labels=LABELS,
         sample_rate_hz=16_000,
-        window_samples=WINDOW_SAMPLES,
-        frontend=FrontEndConfig(**{**settings, **frontend}),
-        model=ModelConfig(
-            backbone="test_efficientnet", pretrained=False, head="sed", frequency_pool="gem",
-            hidden_features=None, dropout=0.1, drop_path=0.0,
-        ),
-    )  # fmt: skip
+        frontend=FrontEndConfig(**{**mel, **(frontend or {})}),
+        model=ModelConfig(**{**network, **model}),
+    )
 
 
 def sounds(n_clips, seed=7):
@@ -70,13 +83,14 @@ def sounds(n_clips, seed=7):
 def make_model(seed, spec=None):
     """Returns a network whose scores differ between sounds, as those of a trained one do."""
     model = build_model(spec or make_spec(), seed)
-    waves = torch.from_numpy(sounds(16))
+    waves = torch.from_numpy(np.tile(sounds(16), 2)[:, : (spec or make_spec()).window_samples])
     with torch.no_grad():
-        for norm in (part for part in model.modules() if isinstance(part, torch.nn.BatchNorm2d)):
+        norms = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
+        for norm in (part for part in model.modules() if isinstance(part, norms)):
             norm.momentum = None  # the running mean is then the mean
-        model.train()(waves)
-        model.eval()
-        clip = model(waves).clip
+        images = model.images(waves)
+        model.train().features(images)
+        clip = model.eval().features(images).clip
         gain = 0.7 / clip.std(0)
         layer = model.head.classify
         layer.weight.mul_(gain[:, None])
@@ -138,12 +152,93 @@ def test_folder_holds_all_files_with_their_hashes(exported, model_dirs):
 def test_runtime_gives_the_mean_probability_of_the_members(exported, models):
     waves = sounds(5, seed=9)
     with torch.inference_mode():
-        members = [model(torch.from_numpy(waves)).clip.sigmoid().numpy() for model in models]
+        members = [model(torch.from_numpy(waves)).numpy() for model in models]
     predictor = Predictor(exported[0])
     assert np.abs(members[0] - members[1]).max() > 0.05
     np.testing.assert_allclose(predictor.scores(waves), np.mean(members, 0), rtol=0, atol=1e-5)
     assert predictor.labels == LABELS
     assert predictor.scientific_names == tuple(f"Avis {label}" for label in LABELS)
+
+
+@pytest.mark.parametrize(
+    ("how", "plain"),
+    [
+        ("mean", lambda p: (p[0] + p[1] + p[2]) / 3),
+        ("quadratic_mean", lambda p: np.sqrt((p[0] ** 2 + p[1] ** 2 + p[2] ** 2) / 3)),
+        (
+            "logit_mean",
+            lambda p: 1 / (1 + np.prod(1 / np.clip(p, 1e-6, 1 - 1e-6) - 1, axis=0) ** (1 / 3)),
+        ),
+    ],
+)
+def test_probabilities_of_members_become_one_by_the_formula(how, plain):
+    members = np.random.default_rng(1).random((3, 40, 5))
+    members[:, 0] = [[0.0] * 5, [1.0] * 5, [0.3] * 5]
+    members[:, 1], members[:, 2] = 0, 1
+    found = combine(torch.from_numpy(members.astype(np.float32)), how).numpy()
+    np.testing.assert_allclose(found, plain(members), rtol=0, atol=1e-6)
+    assert found.shape == (40, 5)
+
+
+CONTEXT = {
+    "input_s": 1.5, "scored_s": 0.5, "part_s": 0.5, "mel_batch_norm": True, "max_share": 0.25,
+    "frame_smoothing": True, "clip_pooling": "probability", "hidden_features": 16,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def context_models():
+    """Networks that hear three parts of half a second, and score the middle one."""
+    wide = make_spec({"channels": "deltas", "padding": "zeros", "hop_samples": 200}, **CONTEXT)
+    models = [make_model(seed, wide) for seed in (1, 2)]
+    with torch.no_grad():
+        for model in models:
+            model.head.classify.weight.mul_(0.3)  # far from 0 and 1, where float32 is coarse
+    return models
+
+
+class Memory:
+    """A feature store of recordings of several lengths."""
+
+    def __init__(self, lengths):
+        # A new chirp begins every second.
+        pcm = (sounds(3 * len(lengths), seed=4) * 32768).astype(np.int16).reshape(len(lengths), -1)
+        self.waves = {f"r{n:05d}": wave[:n] for n, wave in zip(lengths, pcm, strict=True)}
+        self.index = pd.DataFrame({"recording_id": list(self.waves), "n_samples": list(lengths)})
+
+    def read(self, recording_id, first_sample=0, n_samples=None):
+        return self.waves[recording_id][first_sample:][:n_samples]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["quadratic_mean", "logit_mean"])
+def test_export_of_context_and_parts_scores_files_as_torch_does(context_models, tmp_path, how):
+    folders = [save(model, tmp_path / str(k)) for k, model in enumerate(context_models)]
+    store = Memory((1, 7_999, 8_000, 8_001, 16_000, 23_999, 24_000, 24_001, 40_000))
+    probes = probe_windows(store, context_models[0].spec, 3, np.random.default_rng(1))
+    inputs = make_inputs(folders, probes=probes)
+    config = CONFIG.model_copy(update={"combine": how})
+    summary = export_model(inputs, tmp_path / "export", config, np.random.default_rng(3))
+    assert summary.max_abs_dp["onnxruntime"] <= 5e-5
+    card = json.loads((tmp_path / "export/model.json").read_text())
+    lengths = {"window_samples": 24_000, "scored_samples": 8_000, "part_samples": 8_000}
+    assert {name: card[name] for name in lengths} == lengths
+    assert card["combine"] == how
+    predictor = Predictor(tmp_path / "export")
+    score = ScoreConfig(step_s=0.5, batch_size=5)
+    members = [score_recordings(m, store, list(store.waves), score) for m in context_models]
+    both = np.stack([member[list(LABELS)].to_numpy(np.float64) for member in members])
+    assert np.abs(both[0] - both[1]).max() > 0.05
+    logit = np.log(both) - np.log(1 - both)
+    expected = {
+        "quadratic_mean": np.sqrt((both**2).mean(0)),
+        "logit_mean": 1 / (1 + np.exp(-logit.mean(0))),
+    }
+    table = members[0].assign(**dict(zip(LABELS, expected[how].T, strict=True)))
+    for name, rows in table.groupby("recording_id"):
+        found = predictor.predict_samples(store.waves[name] / np.float32(32768))
+        assert found["start_s"].tolist() == rows["start_s"].tolist()
+        np.testing.assert_allclose(found[list(LABELS)], rows[list(LABELS)], rtol=0, atol=5e-5)
 
 
 @pytest.mark.slow
@@ -192,7 +287,7 @@ def planted(exported, models, tmp_path, fault):
     onnx.save(graph, folder / "model.onnx")
     runtime = {"onnxruntime": open_runtimes(folder)["onnxruntime"]}
     probes = make_probes(sounds(3, seed=8), np.random.default_rng(3))
-    return measure_parity(runtime, torch_runtime(models), probes, TOLERANCES, 9)
+    return measure_parity(runtime, torch_runtime(models, "mean"), probes, TOLERANCES, 9)
 
 
 def swapped_classes(name, values):
@@ -203,7 +298,11 @@ def swapped_classes(name, values):
 
 
 def unfilled_tensor(name, values):
-    return np.zeros_like(values) if name.endswith("members.0.backbone.conv_stem.weight") else values
+    return (
+        np.zeros_like(values)
+        if name.endswith("members.0.backbone.network.conv_stem.weight")
+        else values
+    )
 
 
 def slight_shift(name, values):
@@ -321,8 +420,21 @@ def refused(inputs, tmp_path, said):
 
 
 def test_members_with_different_front_ends_are_refused(model_dirs, tmp_path):
-    other = save(build_model(make_spec(n_mels=40), 1), tmp_path / "other")
+    other = save(build_model(make_spec({"n_mels": 40}), 1), tmp_path / "other")
     refused(make_inputs([model_dirs[0], other]), tmp_path, "differ in frontend")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"input_s": 2.0}, "differ in window_samples"),
+        ({"scored_s": 0.5}, "differ in scored_samples;"),
+        ({"part_s": 0.5}, "differ in part_samples;"),
+    ],
+)
+def test_members_with_different_windows_are_refused(model_dirs, tmp_path, changes, said):
+    other = save(build_model(make_spec(**changes), 1), tmp_path / "other")
+    refused(make_inputs([model_dirs[0], other]), tmp_path, said)
 
 
 def test_label_without_a_name_is_refused(model_dirs, tmp_path):
@@ -352,6 +464,19 @@ def test_half_precision_spares_the_front_end(exported):
         assert shape in exact
         assert shape not in halved
     assert len(halved) > 20
+
+
+@pytest.mark.slow
+def test_half_precision_spares_the_resizing_of_images_too(tmp_path):
+    model = make_model(1, make_spec({"image_size": (48, 40)}))
+    write_graphs(tmp_path, [model], "mean", 18)
+    graph = openvino.Core().read_model(tmp_path / "openvino/model_fp16.xml")
+    kinds = {
+        tuple(node.shape): node.get_element_type()
+        for node in graph.get_ordered_ops()
+        if node.get_type_name() == "Constant"
+    }
+    assert kinds[48, 32] == kinds[65, 40] == openvino.Type.f32  # bands, frames
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ RATE_HZ = 16_000
 FRONT_END = FrontEndConfig(
     n_fft=512, win_samples=512, hop_samples=160, n_mels=48, f_min_hz=50, f_max_hz=8000,
     mel_scale="htk", mel_norm=None, normalise_window=False, power=2, wave_scaling="none",
-    top_db=80, scaling="n80",
+    top_db=80, scaling="n80", padding="reflect", channels="mono", image_size=None,
 )  # fmt: skip
 LABELS = tuple(f"sp{i:02d}" for i in range(26))
 
@@ -191,7 +191,8 @@ def a_run() -> ReportInputs:
             pd.DataFrame({"label": mass.keys(), "label_mass": mass.values()}),
         ),
         model={
-            "labels": list(LABELS), "window_samples": 160_000, "sample_rate_hz": 32_000,
+            "labels": list(LABELS), "window_samples": 320_000, "scored_samples": 160_000,
+            "sample_rate_hz": 32_000,
             "files": {"model.onnx": {"n_bytes": 15_400_123}},
         },
         features_dir=Path(__file__).parent,
@@ -262,6 +263,25 @@ def test_every_part_of_an_unfinished_run_says_what_is_missing() -> None:
         assert said in page
     assert "None" not in text_of(page)
     assert "nan" not in text_of(page)
+
+
+def test_page_says_why_no_clip_was_held_out() -> None:
+    note = "out-of-fold scores left out: the 3 fold models held no labelled clip out"
+    scores = {name: tree for name, tree in evaluation().items() if name != "oof"} | {
+        "notes": [note]
+    }
+    run = a_run()
+    per_class = per_class_table().assign(oof_roc_auc=np.nan, baseline_roc_auc=np.nan)
+    for tree in (scores, {"notes": [note]}):
+        metrics = {**run.metrics, "evaluate": tree}
+        words = text_of(render_report(replace(run, metrics=metrics, per_class=per_class)))
+        assert f"Note: {note}." in words
+        assert "Networks" not in words
+        assert "nan" not in words.split()
+
+
+def test_page_says_what_is_heard_and_what_is_scored(page: str) -> None:
+    assert "waves of 10 s, of which the middle 5 s are scored, at 32,000 Hz" in text_of(page)
 
 
 def test_page_is_well_formed(page: str) -> None:

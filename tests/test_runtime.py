@@ -10,7 +10,7 @@ import onnx
 import pytest
 import soundfile
 
-from bclef.audio import DecodeError
+from bclef.audio import DecodeError, window_starts
 from bclef.exportfolder import ExportError, describe_file
 from bclef.runtime import Predictor, ScoreError
 
@@ -37,7 +37,8 @@ def test_predictor_says_what_it_hears_and_calls(predictor):
     assert predictor.labels == ("first", "middle", "last")
     assert predictor.scientific_names == ("Avis first", "Avis middle", "Avis last")
     assert (predictor.sample_rate_hz, predictor.window_samples) == (RATE_HZ, RATE_HZ)
-    assert predictor.window_s == 1.0
+    assert (predictor.scored_samples, predictor.scored_s) == (RATE_HZ, 1.0)
+    assert predictor.context_samples == 0
 
 
 def test_scores_are_in_the_order_of_the_labels(predictor):
@@ -80,6 +81,58 @@ def test_last_window_is_padded_with_silence_not_dropped(predictor):
     assert scores["start_s"].tolist() == [0, 1]
     assert scores["first"].tolist() == [1, 0.5]
     assert scores["last"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "n_samples", [0, 1, 9_999, 10_000, 10_001, 20_000, 29_999, 30_000, 30_001, 40_000, 41_000]
+)
+@pytest.mark.parametrize("step_samples", [10_000, 6_000])
+def test_scored_parts_cover_a_recording_and_the_context_is_what_lies_around_them(
+    make_export, tmp_path, rng, n_samples, step_samples
+):
+    predictor = Predictor(make_export(tmp_path / "export", scored_samples=10_000), batch_size=3)
+    assert (predictor.scored_s, predictor.context_samples) == (1 / 3, 10_000)
+    wave = rng.uniform(-1, 1, n_samples).astype(np.float32)
+    found = predictor.predict_samples(wave, step_samples / RATE_HZ)
+    starts = window_starts(n_samples, 10_000, step_samples)
+    np.testing.assert_allclose(found["start_s"], starts / RATE_HZ, rtol=1e-12)
+    np.testing.assert_allclose(found["end_s"] - found["start_s"], 1 / 3)
+    around = np.concatenate([np.zeros(10_000), np.abs(wave), np.zeros(30_000)])
+    for name, shift in (("first", 0), ("middle", 10_000), ("last", 20_000)):
+        expected = [around[s + shift : s + shift + 10_000].mean() for s in starts]
+        np.testing.assert_allclose(found[name], expected, rtol=1e-5, err_msg=name)
+
+
+def test_step_is_the_scored_part_unless_another_is_named(make_export, tmp_path):
+    predictor = Predictor(make_export(tmp_path / "export", scored_samples=10_000))
+    found = predictor.predict_samples(np.ones(RATE_HZ, np.float32))
+    assert found["start_s"].tolist() == [0, 1 / 3, 2 / 3]
+    with pytest.raises(ValueError, match=r"at most the window of 0\.333333 s"):
+        predictor.predict_samples(np.ones(RATE_HZ, np.float32), 0.5)
+
+
+def test_context_of_a_stream_does_not_depend_on_its_blocks(make_export, tmp_path, rng):
+    predictor = Predictor(make_export(tmp_path / "export", scored_samples=12_000), batch_size=2)
+    wave = rng.uniform(-1, 1, 95_000).astype(np.float32)
+    whole = predictor.predict_samples(wave, 0.25)
+    for cuts in ([1, 2, 31_000, 60_000, 60_001], [9_000], range(7, 95_000, 997), [95_000]):
+        blocks = predictor.score_blocks(iter(np.split(wave, list(cuts))), 0.25)
+        _, scores = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+        np.testing.assert_array_equal(whole[list(predictor.labels)].to_numpy(), scores)
+
+
+def test_stream_with_context_is_scored_before_it_ends(make_export, tmp_path):
+    n_taken = 0
+
+    def endless():
+        nonlocal n_taken
+        while True:
+            n_taken += 1
+            yield np.zeros(5_000, np.float32)
+
+    predictor = Predictor(make_export(tmp_path / "export", scored_samples=10_000), batch_size=4)
+    next(predictor.score_blocks(endless()))
+    assert n_taken == (4 * 10_000 + 10_000) / 5_000  # four scored parts, and what follows them
 
 
 def test_stream_is_read_no_further_than_needed_for_each_batch(export):
@@ -142,7 +195,7 @@ def test_folder_without_a_card_is_refused(tmp_path):
 def test_folder_of_a_training_model_is_told_from_an_export(export):
     card = json.loads((export / "model.json").read_text())
     del card["files"]
-    (export / "model.json").write_text(json.dumps({**card, "training": {}}))
+    (export / "model.json").write_text(json.dumps({**card, "training": {}, "version": 1}))
     said = r"is a training model, not an export; expected an export folder such as models/export$"
     with pytest.raises(ExportError, match=said):
         Predictor(export)
@@ -200,12 +253,17 @@ def test_graph_with_other_outputs_than_labels_is_refused(export, make_export, tm
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"version": 2}, "found layout 2"),
+        ({"version": 3}, "found layout 3"),
+        ({"version": 1}, "found layout 1, expected 2: export the model again"),
+        ({"scored_samples": 0}, "found scored_samples 0, expected the middle of .* 30000"),
+        ({"scored_samples": 30_002}, "found scored_samples 30002"),
+        ({"scored_samples": 29_999}, "found scored_samples 29999, .* as much before it as after"),
+        ({"scored_samples": None}, "not as export writes it"),
         ({"labels": None}, "not as export writes it"),
         ({"sample_rate_hz": 0}, "found sample_rate_hz 0 .* expected both above 0"),
         ({"sample_rate_hz": -1}, "found sample_rate_hz -1 "),
         ({"window_samples": 0}, "and window_samples 0, expected both above 0"),
-        ({"window_samples": 15_000}, "found a graph with .*30000.* expected .*15000"),
+        ({"window_samples": 60_000}, "found a graph with .*30000.* expected .*60000"),
     ],
 )
 def test_card_of_another_layout_is_refused(export, changes, said):

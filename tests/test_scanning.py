@@ -54,6 +54,19 @@ def test_detections_are_the_scores_at_or_above_the_threshold(options, tmp_path):
     assert summary["error"] is None
 
 
+def test_detections_are_placed_at_the_scored_part_not_at_what_was_heard(make_export, tmp_path):
+    model = make_export(tmp_path / "context", scored_samples=10_000)
+    options = ScanOptions(model, threshold=0.7, step_s=None)
+    path = write_thirds(tmp_path / "a.wav", 0.0, 0.75, 0.0, 0.0)
+    rows = scan_file(ScanJob(path, options, 1)).detections.to_pandas()
+    found = {row["label"]: (row["start_s"], row["end_s"]) for _, row in rows.iterrows()}
+    assert found == {
+        "last": (0, pytest.approx(1 / 3)),  # heard after the first third
+        "middle": (pytest.approx(1 / 3), pytest.approx(2 / 3)),
+        "first": (pytest.approx(2 / 3), pytest.approx(1)),  # heard before the last but one
+    }
+
+
 def test_last_detection_ends_where_the_recording_does(options, tmp_path):
     path = write_thirds(tmp_path / "a.wav", 0.0, 0.0, 0.0, 0.8)
     rows = scan_file(ScanJob(path, options, 1)).detections.to_pandas()

@@ -32,6 +32,17 @@ def test_finished_run_says_its_scores_and_what_to_type_in_about_ten_lines(tmp_pa
     assert any(PREDICT in line for line in lines)
 
 
+def test_what_could_not_be_scored_is_said_with_its_reason(tmp_path: Path) -> None:
+    note = "out-of-fold scores left out: the 3 fold models held no labelled clip out"
+    tree = {"soundscape": figures(0.88), "notes": [note]}
+    write_json(tmp_path / "metrics/evaluate.json", tree)
+    assert f"  Note: {note}." in summary_lines(tmp_path)
+    write_json(tmp_path / "metrics/evaluate.json", {"notes": [note]})
+    lines = summary_lines(tmp_path)
+    assert "had nothing to score" in lines[0]
+    assert lines[1] == f"  Note: {note}."
+
+
 def test_command_that_is_named_exists() -> None:
     options = {option for parameter in predict.params for option in parameter.opts}
     assert {"--model", "-o"} <= options

@@ -16,7 +16,7 @@ from bclef.inference import (
     score_windows,
 )
 from bclef.modelfiles import make_card, save_model
-from bclef.models import BirdModel
+from bclef.models import BirdModel, ModelSpec, build_model
 from bclef.parallel import executor
 from bclef.tables import write_table
 from bclef.windowscores import window_scores_schema
@@ -52,9 +52,30 @@ def test_score_is_the_probability_of_the_padded_window(lively_model: BirdModel, 
     for name, first, found in [("f00", 0, scores[0]), ("f01", 4000, scores[1])]:
         wave = world.waves[name][first : first + RATE_HZ].astype(np.float32) / 32768
         padded = torch.from_numpy(np.pad(wave, (0, RATE_HZ - len(wave))))[None]
-        expected = lively_model(padded).clip.sigmoid()[0].detach()
+        expected = lively_model(padded)[0].detach()
         np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.abs(scores[0] - scores[1]).max() > 1e-3
+
+
+def test_network_with_context_is_scored_by_the_middle_of_what_it_hears(
+    spec: ModelSpec, world: Any
+) -> None:
+    wide = spec.model.model_copy(update={"input_s": 2.0, "scored_s": 1.0})
+    model = build_model(spec.model_copy(update={"model": wide}), seed=3).eval()
+    heard: list[torch.Tensor] = []
+    images = model.images
+    model.images = lambda wave: (heard.append(wave), images(wave))[1]
+    ids = world.index["recording_id"].tolist()[:4]
+    scores = score_recordings(model, world, ids, CONFIG)
+    waves = torch.cat(heard).numpy()
+    assert waves.shape == (len(scores), 2 * RATE_HZ)
+    for row, found in zip(scores.to_dict("records"), waves, strict=True):
+        around = np.pad(world.waves[row["recording_id"]] / np.float32(32768), (4000, 2 * RATE_HZ))
+        first = round(row["start_s"] * RATE_HZ)
+        np.testing.assert_allclose(found, around[first : first + 2 * RATE_HZ], atol=1e-6)
+        assert row["end_s"] == row["start_s"] + 1.0
+    with pytest.raises(ScoreError, match=r"score\.step_s: found 1\.5, .* scored part of 1\.0 s"):
+        score_recordings(model, world, ids, ScoreConfig(step_s=1.5, batch_size=4))
 
 
 def test_scores_do_not_depend_on_batches_and_order(lively_model: BirdModel, world: Any) -> None:
@@ -110,7 +131,9 @@ def test_soundscapes_alone_are_scored_and_fit_their_schema(
     write_table(scores, tmp_path / "scores.parquet", schema)
 
 
-def test_step_beyond_the_window_is_refused_by_its_key(lively_model: BirdModel, world: Any) -> None:
+def test_step_beyond_the_scored_part_is_refused_by_its_key(
+    lively_model: BirdModel, world: Any
+) -> None:
     ids = world.index["recording_id"].tolist()
     with pytest.raises(ScoreError, match=r"score\.step_s: found 60\.0"):
         score_recordings(lively_model, world, ids, ScoreConfig(step_s=60.0, batch_size=4))

@@ -24,12 +24,12 @@ class Listener(torch.nn.Module):
         self.scale = torch.nn.Parameter(torch.tensor(1.0))
         self.images = torch.nn.Identity()
 
-    def features(self, wave: torch.Tensor) -> Any:
+    def scores(self, wave: torch.Tensor) -> torch.Tensor:
         tones = torch.tensor([600, 1100, 1900, 3000])
         power = torch.fft.rfft(wave).abs().square()
         bands = torch.stack([power[:, t - t // 12 : t + t // 12].sum(1) for t in tones], dim=1)
         share = bands / power.sum(dim=1, keepdim=True)
-        return type("Logits", (), {"clip": self.scale * (share - 0.4) * 20})
+        return (self.scale * (share - 0.4) * 20).sigmoid()
 
 
 @pytest.fixture
@@ -48,6 +48,21 @@ def test_model_that_knows_scores_best_and_one_that_errs_worst(listener: Any, wor
         listener.scale.neg_()
     assert validation(listener)["val_macro_roc_auc"] == 0.0
     assert validation(listener)["val_loss"] > 2 * figures["val_loss"]
+
+
+def test_clip_score_is_its_best_window_and_its_labels_are_hard(listener: Any, world: Any) -> None:
+    recordings = world.index[world.index["role"] == "focal"].head(12)
+    config = ScoreConfig(step_s=0.5, batch_size=16)
+    validation = ClipValidation(world, recordings, CLASSES, config)
+    found = validation(listener)["val_loss"]
+    assert len(validation.scores) > 2 * len(recordings)
+    losses = []
+    for row in recordings.to_dict("records"):
+        windows = validation.scores[validation.scores["recording_id"] == row["recording_id"]]
+        for label in CLASSES:
+            p = min(max(float(windows[label].max()), 1e-6), 1 - 1e-6)
+            losses.append(-math.log(p) if label == row["label"] else -math.log(1 - p))
+    assert found == pytest.approx(np.mean(losses), rel=1e-6)
 
 
 def test_background_species_count_as_present(listener: Any, world: Any) -> None:
