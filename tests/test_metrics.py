@@ -64,6 +64,36 @@ def test_average_precision_equals_scikit_learn_with_ties() -> None:
     np.testing.assert_allclose(per_class_average_precision(truth, scores), expected, atol=1e-12)
 
 
+def test_macro_roc_auc_is_e25() -> None:
+    truth, scores = tied_tables()
+    truth[:, 0], truth[:, 1] = 0, 1
+
+    def auc(y: NDArray[np.int64], p: NDArray[np.float64]) -> float:
+        above = p[y == 1][:, None] - p[y == 0]
+        return float((0.5 * (np.sign(above) + 1)).mean())
+
+    expected = np.mean([auc(truth[:, c], scores[:, c]) for c in range(2, 7)])
+    assert macro_roc_auc(truth, scores) == pytest.approx(expected, abs=1e-6)
+
+
+def test_padded_cmap_is_e24() -> None:
+    truth, _ = tied_tables()
+    scores = np.random.default_rng(3).random(truth.shape)  # without ties, but for the padding
+    truth[:, 0] = 0
+
+    def average_precision(y: NDArray[np.int64], p: NDArray[np.float64]) -> float:
+        y, p = np.append(y, np.ones(5)), np.append(p, np.ones(5))
+        ranked = y[np.argsort(-p, kind="stable")]  # the padding is first, and all positive
+        precision = np.cumsum(ranked) / np.arange(1, len(ranked) + 1)
+        return float((precision * ranked).sum() / ranked.sum())
+
+    expected = np.mean([average_precision(truth[:, c], scores[:, c]) for c in range(7)])
+    assert padded_cmap(truth, scores) == pytest.approx(expected, abs=1e-6)
+    zeros = np.vstack([truth, np.zeros((5, 7))]), np.vstack([scores, np.zeros((5, 7))])
+    with_zeros = [average_precision_score(zeros[0][:, c], zeros[1][:, c]) for c in range(1, 7)]
+    assert abs(np.sum(with_zeros) / 7 - expected) > 0.1  # what padding with zeros would say
+
+
 def test_padded_cmap_equals_scikit_learn_on_padded_tables() -> None:
     truth, scores = tied_tables()
     truth[:, 0] = 0
