@@ -1,197 +1,252 @@
 """Augmentation of waves, labels and log-mel images; what is drawn stands apart from its effect.
 
 Draws come from a passed generator, on the CPU and few numbers a clip; effects are batched tensor
-operations on whatever device the waves are on, and change neither their arguments nor their shape.
-Waves are augmented before the front end, images after it.
+operations on whatever device the clips are on. They change neither their arguments nor their shape,
+touch only the rows that are drawn, and cost nothing where none is. Waves are augmented before the
+front end, images after it.
 """
 
-import math
-from typing import NamedTuple, Self
+from collections.abc import Sequence
+from typing import NamedTuple, Self, TypeVar, cast
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import Generator, Tensor
 
 from bclef.config import Section
+from bclef.imagechanges import (
+    MaskDraw,
+    MasksConfig,
+    PowerConfig,
+    PowerDraw,
+    TiltConfig,
+    TiltDraw,
+    draw_masks,
+    draw_power,
+    draw_tilt,
+    mask_images,
+    raise_images,
+    tilt_images,
+)
+from bclef.mixing import (
+    ImageMixupConfig,
+    Labels,
+    MixDraw,
+    MixupConfig,
+    SelectiveMixupConfig,
+    WaveMixDraw,
+    draw_image_mix,
+    draw_selective_mix,
+    draw_wave_mix,
+    mix_labels,
+    mix_signals,
+    mix_waves,
+)
+from bclef.noises import NoiseAdder, NoiseDraw, add_noises, draw_noises
+from bclef.wavechanges import (
+    FilteringConfig,
+    GainConfig,
+    GainDraw,
+    LowPassConfig,
+    PitchDraw,
+    PitchShiftConfig,
+    ShiftDraw,
+    SpectrumDraw,
+    TimeShiftConfig,
+    change_level,
+    change_spectrum,
+    draw_gain,
+    draw_pitch,
+    draw_shift,
+    draw_spectrum,
+    shift_pitch,
+    shift_time,
+)
 
-SILENCE = 1e-6
-"""Root mean square below which a clip counts as silent; full scale is 1, so this is -120 dBFS."""
+Part = TypeVar("Part")
 
 
 class AugmentConfig(Section):
-    """How training clips are varied (part of section `train`)."""
+    """How training clips are varied (part of section `train`); effects are in this order."""
 
-    mixup_probability: float = Field(ge=0, le=1)
-    """Chance of a clip to be mixed with another one of its batch, which adds its labels."""
-    mixup_level_db: float = Field(ge=0, le=40)
-    """Largest difference in level, either way, between the two mixed clips, dB."""
-    noise_probability: float = Field(ge=0, le=1)
-    """Chance of a clip to get background noise from recordings of role `noise`."""
-    noise_snr_min_db: float = Field(ge=-40, le=60)
-    """Least signal-to-noise ratio of that noise, dB, by root mean square of the crop."""
-    noise_snr_max_db: float = Field(ge=-40, le=60)
-    """Greatest signal-to-noise ratio, dB."""
-    gain_range_db: float = Field(ge=0, le=60)
-    """Clips are made louder or softer by up to this, dB; moot where `wave_scaling` is not none."""
-    mask_probability: float = Field(ge=0, le=1)
-    """Chance of an image to get the masks below."""
-    n_time_masks: int = Field(ge=0, le=8)
-    """Time masks per image."""
-    time_mask_share: float = Field(ge=0, le=1)
-    """Largest width of a time mask, as a share of the frames."""
-    n_frequency_masks: int = Field(ge=0, le=8)
-    """Frequency masks per image."""
-    frequency_mask_share: float = Field(ge=0, le=1)
-    """Largest width of a frequency mask, as a share of the mel bands."""
+    mixup: MixupConfig
+    """Waves mixed with others of the batch."""
+    noise: tuple[NoiseAdder, ...]
+    """Background noise, by one adder after another."""
+    noise_at_most_one: bool
+    """Whether a clip gets at most one noise: probabilities are then shares of one choice."""
+    filtering: FilteringConfig
+    """Random attenuation along frequency."""
+    low_pass: LowPassConfig
+    """Weaker high frequencies."""
+    gain: GainConfig
+    """Change of level."""
+    pitch_shift: PitchShiftConfig
+    """Change of pitch."""
+    time_shift: TimeShiftConfig
+    """Rolling in time."""
+    selective_mixup: SelectiveMixupConfig
+    """Images blended with those of scored clips."""
+    image_mixup: ImageMixupConfig
+    """Images blended with others of the batch."""
+    tilt: TiltConfig
+    """Weaker high bands."""
+    power: PowerConfig
+    """Contrast."""
+    masks: MasksConfig
+    """Hidden frames and bands."""
 
     @model_validator(mode="after")
-    def _snr_is_a_range(self) -> Self:
-        if self.noise_snr_min_db > self.noise_snr_max_db:
+    def _shares_of_one_choice(self) -> Self:
+        total = sum(adder.probability for adder in self.noise)
+        if self.noise_at_most_one and total > 1 + 1e-9:
             raise ValueError(
-                f"noise_snr_min_db {self.noise_snr_min_db} exceeds noise_snr_max_db "
-                f"{self.noise_snr_max_db}"
+                f"noise_at_most_one: the probabilities of noise add up to {total:g}, more than 1"
             )
         return self
 
 
-class WaveDraws(NamedTuple):
-    """What happens to each of B clips."""
+class Clips(NamedTuple):
+    """R clips, or their images, and what the loss asks of them."""
 
-    partner: Tensor
-    """Position in the batch of the clip that is mixed in, int64 [B]; its own for none."""
-    partner_level_db: Tensor
-    """Level of the partner above the clip's, float32 [B]."""
-    noise_snr_db: Tensor
-    """Signal-to-noise ratio of added noise, float32 [B]; infinite for none."""
-    gain_db: Tensor
-    """Change of level, float32 [B]."""
-
-
-class MaskDraws(NamedTuple):
-    """Masks of each of B images as shares of an axis, float32 [B, number of masks]."""
-
-    time_first: Tensor
-    time_width: Tensor
-    frequency_first: Tensor
-    frequency_width: Tensor
+    signal: Tensor
+    """Waves [R, T], full scale at 1, or images [R, Ch, M, F]."""
+    target: Tensor
+    """float32 [R, C], from 0 to 1."""
+    mask: Tensor
+    """float32 [R, C], 1 where the target is known."""
+    weight: Tensor
+    """float32 [R], weight in the loss."""
 
 
-def draw_waves(config: AugmentConfig, n_clips: int, generator: Generator) -> WaveDraws:
-    """Returns what happens to the waves of a batch of `n_clips`."""
-    chance = torch.rand(2, n_clips, generator=generator)
-    spread = torch.rand(3, n_clips, generator=generator)
-    own = torch.arange(n_clips)
-    snr_span_db = config.noise_snr_max_db - config.noise_snr_min_db
-    snr_db = config.noise_snr_min_db + snr_span_db * spread[1]
-    return WaveDraws(
-        partner=torch.where(
-            chance[0] < config.mixup_probability,
-            torch.randperm(n_clips, generator=generator),
-            own,
-        ),
-        partner_level_db=config.mixup_level_db * (2 * spread[0] - 1),
-        noise_snr_db=torch.where(chance[1] < config.noise_probability, snr_db, math.inf),
-        gain_db=config.gain_range_db * (2 * spread[2] - 1),
-    )
+class Draws(NamedTuple):
+    """What happens to each of R rows: those of the batch, then those that are only mixed in."""
+
+    n_rows: int
+    """R."""
+    mixup: WaveMixDraw
+    noise: tuple[NoiseDraw, ...]
+    """One per adder, in the order of the configuration."""
+    spectrum: SpectrumDraw
+    gain: GainDraw
+    pitch: PitchDraw
+    shift: ShiftDraw
+    selective: MixDraw
+    image_mixup: MixDraw
+    tilt: TiltDraw
+    power: PowerDraw
+    masks: MaskDraw
+
+    def needed(self, rows: Tensor) -> Tensor:
+        """Returns the rows that the results at `rows` depend on, int64.
+
+        They are `rows` themselves, then their partners, and those partners' own as far as they have
+        been mixed by then; each once.
+
+        Args:
+            rows: Positions among the R rows, each once.
+        """
+        for mixes in [
+            (self.image_mixup,),
+            (self.selective,),
+            (self.mixup.second, self.mixup.third),
+        ]:
+            partners = torch.cat(
+                [mix.partner[torch.isin(mix.rows, rows)] for mix in mixes]
+            ).unique()
+            rows = torch.cat([rows, partners[~torch.isin(partners, rows)]])
+        return rows
+
+    def take(self, rows: Tensor) -> "Draws":
+        """Returns the draws of `rows` alone, counted in their order.
+
+        A row whose partner is not among them goes without: it is there as a partner itself. Where
+        `rows` are the `needed` of some, those have the results that they have among all.
+        """
+        position = torch.full((self.n_rows,), -1)
+        position[rows] = torch.arange(len(rows))
+        return _taken(self, position)._replace(n_rows=len(rows))
 
 
-def draw_masks(config: AugmentConfig, n_images: int, generator: Generator) -> MaskDraws:
-    """Returns the masks of a batch of `n_images`."""
-    masked = torch.rand(n_images, 1, generator=generator) < config.mask_probability
-
-    def axis(n_masks: int, share: float) -> tuple[Tensor, Tensor]:
-        width = share * masked * torch.rand(n_images, n_masks, generator=generator)
-        return (1 - width) * torch.rand(n_images, n_masks, generator=generator), width
-
-    return MaskDraws(
-        *axis(config.n_time_masks, config.time_mask_share),
-        *axis(config.n_frequency_masks, config.frequency_mask_share),
-    )
-
-
-def mix_waves(wave: Tensor, partner: Tensor, partner_level_db: Tensor) -> Tensor:
-    """Returns `wave` [B, T] with each clip's partner mixed in: the mean of both.
-
-    The partner is first brought to the clip's own level plus `partner_level_db`, or else a loud
-    clip would drown a soft one whose label it gets. Where either is silent, levels stay.
-
-    Source:
-        recipes.md E16, where both are peak-normalised instead.
-    """
-    mixed = (partner != torch.arange(len(partner), device=partner.device)).nonzero()[:, 0]
-    if not len(mixed):
-        return wave
-    level = _rms(wave)
-    own, other = level[mixed], level[partner[mixed]]
-    audible = (own > SILENCE) & (other > SILENCE)
-    factor = torch.where(audible, own / other * _ratio(partner_level_db[mixed]), 1.0)
-    result = wave.clone()
-    result[mixed] = wave[mixed].add_(wave[partner[mixed]].mul_(factor[:, None])).mul_(0.5)
-    return result
+def _taken(part: Part, position: Tensor) -> Part:
+    """A part of the draws, without rows whose new `position` [R] is -1."""
+    if not isinstance(part, tuple):
+        return part
+    fields = part._asdict() if hasattr(part, "_asdict") else {}
+    if "rows" not in fields:
+        parts = [_taken(each, position) for each in part]
+        return cast(Part, type(part)(*parts) if fields else tuple(parts))
+    for name in {"rows", "partner"} & fields.keys():
+        fields[name] = position[fields[name]]
+    kept = (fields["rows"] >= 0) & (fields.get("partner", fields["rows"]) >= 0)
+    values = [each[kept] if isinstance(each, Tensor) else each for each in fields.values()]
+    return cast(Part, type(part)(*values))
 
 
-def mix_targets(target: Tensor, partner: Tensor) -> Tensor:
-    """Returns the labels [B, C] of mixed clips: the sum of both, at most 1; recipes.md E16."""
-    own = torch.arange(len(partner), device=partner.device)
-    other = torch.where((partner != own)[:, None], target[partner], 0.0)
-    return (target + other).clamp(max=1.0)
-
-
-def mix_masks(mask: Tensor, mixed_target: Tensor, partner: Tensor) -> Tensor:
-    """Returns the loss mask [B, C] of mixed clips: a class counts where both knew it.
-
-    A class that either of them surely holds counts too; recipes.md section 6.
-    """
-    return torch.maximum(torch.minimum(mask, mask[partner]), mixed_target)
-
-
-def add_noise(wave: Tensor, noise: Tensor, snr_db: Tensor) -> Tensor:
-    """Returns `wave` [B, T] plus noise at `snr_db` [B], by root mean square of the crops.
-
-    Silent clips and silent noise change nothing.
+def draw(config: AugmentConfig, n_clips: int, n_partners: int, generator: Generator) -> Draws:
+    """Returns what happens to the clips of a batch.
 
     Args:
-        wave: The clips.
-        noise: [K, T]: one row for each of the K clips whose `snr_db` is finite, in their order.
-        snr_db: Signal-to-noise ratio; infinite for no noise.
+        config: How clips are varied.
+        n_clips: Clips of the batch: the first rows.
+        n_partners: Scored clips that selective mixup blends in: the rows after them. They are
+            mixed with nothing, but get noise and every other change of waves too.
+        generator: Of the draws, on the CPU.
     """
-    noisy = torch.isfinite(snr_db).nonzero()[:, 0]
-    if not len(noisy):
-        return wave
-    clean = wave[noisy]
-    factor = _rms(clean) / _rms(noise).clamp(min=SILENCE) / _ratio(snr_db[noisy])
-    result = wave.clone()
-    result[noisy] = clean.addcmul_(noise, factor[:, None])
-    return result
+    n_rows = n_clips + n_partners
+    return Draws(
+        n_rows=n_rows,
+        mixup=draw_wave_mix(config.mixup, n_clips, generator),
+        noise=draw_noises(config.noise, n_rows, generator, at_most_one=config.noise_at_most_one),
+        spectrum=draw_spectrum(config.filtering, config.low_pass, n_rows, generator),
+        gain=draw_gain(config.gain, n_rows, generator),
+        pitch=draw_pitch(config.pitch_shift, n_rows, generator),
+        shift=draw_shift(config.time_shift, n_rows, generator),
+        selective=draw_selective_mix(config.selective_mixup, n_clips, n_partners, generator),
+        image_mixup=draw_image_mix(config.image_mixup, n_clips, generator),
+        tilt=draw_tilt(config.tilt, n_clips, generator),
+        power=draw_power(config.power, n_clips, generator),
+        masks=draw_masks(config.masks, n_clips, generator),
+    )
 
 
-def change_level(wave: Tensor, gain_db: Tensor) -> Tensor:
-    """Returns `wave` [B, T] made louder by `gain_db` [B]; it may then exceed full scale."""
-    if not gain_db.any():
-        return wave
-    return wave * _ratio(gain_db)[:, None]
+def mixed_labels(target: Tensor, mask: Tensor, weight: Tensor, draws: Draws) -> Labels:
+    """Returns targets [R, C], loss masks [R, C] and loss weights [R] after all mixups.
+
+    They are those that `augment_waves` and then `augment_images` give, without the signals.
+    """
+    labels = mix_labels(Labels(target, mask, weight), (draws.mixup.second, draws.mixup.third))
+    for mix in (draws.selective, draws.image_mixup):
+        labels = mix_labels(labels, [mix])
+    return labels
 
 
-def apply_masks(mel: Tensor, draws: MaskDraws) -> Tensor:
-    """Returns `mel` [B, 1, M, F] with masked bands and frames set to the mean of their image."""
-    n_bands, n_frames = mel.shape[2:]
-    frames = _covered(draws.time_first, draws.time_width, n_frames)
-    bands = _covered(draws.frequency_first, draws.frequency_width, n_bands)
-    masked = bands[:, None, :, None] | frames[:, None, None, :]
-    return torch.where(masked, mel.mean(dim=(2, 3), keepdim=True), mel)
+def augment_waves(clips: Clips, noise: Tensor, draws: Draws, sample_rate_hz: int) -> Clips:
+    """Returns `clips` of waves [R, T] with all that is drawn for waves, and the labels after mixup.
+
+    Args:
+        clips: The clips, rows that are only mixed in included.
+        noise: [K, T]: recorded noise, a row for each row of each draw of kind `recordings`.
+        draws: What happens to them, on the same device.
+        sample_rate_hz: Of the waves.
+    """
+    wave = mix_waves(clips.signal, draws.mixup)
+    wave = add_noises(wave, noise, draws.noise)
+    wave = change_spectrum(wave, draws.spectrum, sample_rate_hz)
+    wave = change_level(wave, draws.gain)
+    wave = shift_pitch(wave, draws.pitch)
+    wave = shift_time(wave, draws.shift)
+    return Clips(wave, *_mixed(clips, (draws.mixup.second, draws.mixup.third)))
 
 
-def _covered(first: Tensor, width: Tensor, n_places: int) -> Tensor:
-    """Whether a place along an axis lies under one of the masks, bool [B, n_places]."""
-    place = (torch.arange(n_places, device=first.device) + 0.5) / n_places
-    after = place[None, None] - first[..., None]
-    return ((after >= 0) & (after < width[..., None])).any(dim=1)
+def augment_images(clips: Clips, draws: Draws) -> Clips:
+    """Returns `clips` of images [R, Ch, M, F] with all that is drawn for images."""
+    for mix in (draws.selective, draws.image_mixup):
+        clips = Clips(mix_signals(clips.signal, mix), *_mixed(clips, [mix]))
+    image = tilt_images(clips.signal, draws.tilt)
+    image = raise_images(image, draws.power)
+    return clips._replace(signal=mask_images(image, draws.masks))
 
 
-def _rms(wave: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(wave, dim=1) / math.sqrt(wave.shape[1])
-
-
-def _ratio(level_db: Tensor) -> Tensor:
-    """Amplitude ratio of a level difference."""
-    return torch.pow(10.0, level_db / 20)
+def _mixed(clips: Clips, mixes: Sequence[MixDraw]) -> Labels:
+    return mix_labels(Labels(clips.target, clips.mask, clips.weight), mixes)

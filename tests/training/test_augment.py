@@ -1,164 +1,265 @@
-import math
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import Generator, Tensor
 
 from bclef.augment import (
-    MaskDraws,
-    add_noise,
-    apply_masks,
-    change_level,
-    draw_masks,
-    draw_waves,
-    mix_masks,
-    mix_targets,
-    mix_waves,
+    AugmentConfig,
+    Clips,
+    Draws,
+    augment_images,
+    augment_waves,
+    draw,
+    mixed_labels,
 )
-from bclef.training import TrainConfig
+from bclef.config import ConfigError
+from tests.augmentations import NOISE, PARAMS, settings, tree_of
 
-INFINITE = torch.full((1,), math.inf)
+RATE_HZ = 8000
+SAMPLES = 4000
+
+EVERYTHING: dict[str, Any] = {
+    "mixup": {"probability": 0.6, "third_probability": 0.5, "signal": "mean", "labels": "union"},
+    "noise": [{**NOISE, "probability": 0.5}, {**NOISE, "kind": "pink", "probability": 0.5}],
+    "filtering": {"probability": 0.5},
+    "low_pass": {"probability": 0.5},
+    "gain": {"probability": 0.5, "transition_share": 0.5},
+    "pitch_shift": {"probability": 0.5},
+    "time_shift": {"probability": 0.5},
+    "selective_mixup": {"probability": 1.0},
+    "image_mixup": {"probability": 0.5, "labels": "blend"},
+    "tilt": {"probability": 0.5},
+    "power": {"probability": 0.5},
+    "masks": {"time_probability": 0.5, "frequency_probability": 0.5, "n_time": 2},
+}
+"""Every change of waves and of images, each for some of the rows."""
+
+KINDS = sorted(EVERYTHING)
 
 
 def generator(seed: int = 0) -> Generator:
     return Generator().manual_seed(seed)
 
 
-def rms(wave: Tensor) -> Tensor:
-    return wave.square().mean(dim=-1).sqrt()
-
-
-def waves(n_clips: int = 4, n_samples: int = 2000) -> Tensor:
-    return 0.1 * torch.randn(n_clips, n_samples, generator=generator(5))
-
-
-def test_noise_has_the_stated_ratio_to_the_clip() -> None:
-    wave, noise = waves(3), torch.randn(2, 2000, generator=generator(1))
-    snr_db = torch.tensor([10.0, math.inf, -3.0])
-    added = add_noise(wave, noise, snr_db) - wave
-    found_db = 20 * torch.log10(rms(wave) / rms(added))
-    torch.testing.assert_close(found_db[[0, 2]], snr_db[[0, 2]], atol=1e-3, rtol=0)
-    assert torch.equal(added[1], torch.zeros(2000))
-
-
-def test_noise_rows_go_to_the_noisy_clips_in_order() -> None:
-    noise = torch.stack([torch.full((8,), 1.0), torch.full((8,), -1.0)])
-    result = add_noise(torch.ones(3, 8), noise, torch.tensor([0.0, math.inf, 0.0]))
-    torch.testing.assert_close(result[:, 0], torch.tensor([2.0, 1.0, 0.0]))
-
-
-def test_mixed_clip_is_the_mean_of_two_at_equal_level() -> None:
-    wave = waves(2) * torch.tensor([[1.0], [0.01]])
-    result = mix_waves(wave, torch.tensor([1, 1]), torch.zeros(2))
-    expected = (wave[0] + wave[1] * rms(wave[0]) / rms(wave[1])) / 2
-    torch.testing.assert_close(result[0], expected)
-    assert torch.equal(result[1], wave[1])
-
-
-def test_partner_is_louder_by_the_drawn_level() -> None:
-    wave = waves(2)
-    added = mix_waves(wave, torch.tensor([1, 1]), torch.tensor([6.0, 0.0]))[0] * 2 - wave[0]
-    assert (20 * torch.log10(rms(added) / rms(wave[0]))).item() == pytest.approx(6.0, abs=1e-3)
-
-
-def test_labels_of_mixed_clips_add_up_to_at_most_one() -> None:
-    target = torch.tensor([[1.0, 0.0, 0.3], [1.0, 1.0, 0.3], [0.0, 0.0, 0.8]])
-    result = mix_targets(target, torch.tensor([1, 1, 0]))
-    expected = torch.tensor([[1.0, 1.0, 0.6], [1.0, 1.0, 0.3], [1.0, 0.0, 1.0]])
-    torch.testing.assert_close(result, expected)
-
-
-def test_class_counts_after_mixing_where_both_knew_it_or_one_holds_it() -> None:
-    target = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
-    mask = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
-    partner = torch.tensor([1, 1])
-    result = mix_masks(mask, mix_targets(target, partner), partner)
-    assert result.tolist() == [[1.0, 0.0], [1.0, 1.0]]
-
-
-def test_level_changes_by_decibels() -> None:
-    result = change_level(torch.ones(2, 3), torch.tensor([-6.0, 0.0]))
-    torch.testing.assert_close(result[:, 0], torch.tensor([0.5011872, 1.0]))
-
-
-@pytest.mark.parametrize("silent_noise", [False, True])
-def test_silence_stays_finite(silent_noise: bool) -> None:
-    wave = torch.stack([torch.zeros(2000), waves(1)[0]])
-    noise = torch.zeros(2, 2000) if silent_noise else waves(2)
-    result = add_noise(wave, noise, torch.zeros(2))
-    mixed = mix_waves(wave, torch.tensor([1, 0]), torch.full((2,), 6.0))
-    for each in (result, mixed):
-        assert each.shape == wave.shape
-        assert each.dtype == torch.float32
-        assert torch.isfinite(each).all()
-    assert torch.equal(result[0], wave[0])
-    torch.testing.assert_close(mixed[0], wave[1] / 2)
-
-
-def test_effects_leave_their_arguments_alone() -> None:
-    wave, noise = waves(2), waves(2)
-    before, noise_before = wave.clone(), noise.clone()
-    mix_waves(wave, torch.tensor([1, 0]), torch.zeros(2))
-    add_noise(wave, noise, torch.zeros(2))
-    change_level(wave, torch.ones(2))
-    assert torch.equal(wave, before)
-    assert torch.equal(noise, noise_before)
-
-
-def test_mask_covers_its_share_of_each_axis_with_the_mean_of_the_image() -> None:
-    mel = torch.arange(2 * 10 * 20, dtype=torch.float32).view(2, 1, 10, 20)
-    zero = torch.zeros(2, 1)
-    draws = MaskDraws(
-        time_first=torch.full((2, 1), 0.5),
-        time_width=torch.tensor([[0.2], [0.0]]),
-        frequency_first=zero,
-        frequency_width=torch.tensor([[0.3], [0.0]]),
+def clips(n_rows: int) -> Clips:
+    random = generator(5)
+    return Clips(
+        0.1 * torch.randn(n_rows, SAMPLES, generator=random),
+        (torch.rand(n_rows, 6, generator=random) > 0.7).float(),
+        (torch.rand(n_rows, 6, generator=random) > 0.2).float(),
+        torch.rand(n_rows, generator=random),
     )
-    masked = apply_masks(mel, draws)
-    changed = masked[0, 0] != mel[0, 0]
-    assert changed[:3].all()
-    assert changed[:, 10:14].all()
-    assert int(changed.sum()) == 3 * 20 + 4 * 7
-    assert (masked[0, 0][changed] == mel[0].mean()).all()
-    assert torch.equal(masked[1], mel[1])
 
 
-def test_draws_depend_on_the_generator_alone(train_config: TrainConfig) -> None:
+def recorded(draws: Draws) -> Tensor:
+    """Noise as a loader gives it: of its seed, for the draws of recordings alone."""
+    seeds = [seed for each in draws.noise if each.kind == "recordings" for seed in each.seed]
+    rows = [torch.randn(SAMPLES, generator=generator(int(seed) % 2**32)) for seed in seeds]
+    return torch.stack(rows) if rows else torch.zeros(0, SAMPLES)
+
+
+def images_of(waves: Tensor) -> Tensor:
+    """A front end: magnitudes of short frames, [R, 1, M, F]."""
+    return torch.fft.rfft(waves.unfold(1, 200, 200)).abs().transpose(1, 2)[:, None]
+
+
+def augmented(batch: Clips, draws: Draws) -> tuple[Clips, Clips]:
+    """The batch after the changes of waves, and after those of images."""
+    waves = augment_waves(batch, recorded(draws), draws, RATE_HZ)
+    return waves, augment_images(waves._replace(signal=images_of(waves.signal)), draws)
+
+
+def tensors(part: object) -> Iterator[Tensor]:
+    if isinstance(part, Tensor):
+        yield part
+    elif isinstance(part, tuple):
+        for each in part:
+            yield from tensors(each)
+
+
+def moved(part: Any, device: str) -> Any:
+    if isinstance(part, Tensor):
+        return part.to(device)
+    if not isinstance(part, tuple):
+        return part
+    parts = [moved(each, device) for each in part]
+    return type(part)(*parts) if hasattr(part, "_fields") else tuple(parts)
+
+
+def test_settings_are_those_of_params_yaml() -> None:
+    tree = tree_of()
+    assert AugmentConfig.from_tree(tree, "params.yaml", "train").model_dump() == {
+        **tree,
+        "noise": (),
+    }
+    with pytest.raises(ConfigError, match="masks"):
+        AugmentConfig.from_tree({**tree, "masks": None}, str(PARAMS))
+
+
+def test_everything_drawn_is_on_the_cpu_and_depends_on_the_generator_alone() -> None:
+    config = settings(**EVERYTHING)
     torch.manual_seed(1)
-    first = (*draw_waves(train_config, 8, generator(3)), *draw_masks(train_config, 8, generator(4)))
+    first = draw(config, 8, 4, generator(3))
     torch.manual_seed(2)
-    again = (*draw_waves(train_config, 8, generator(3)), *draw_masks(train_config, 8, generator(4)))
-    other = (*draw_waves(train_config, 8, generator(9)), *draw_masks(train_config, 8, generator(8)))
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+    again, other = draw(config, 8, 4, generator(3)), draw(config, 8, 4, generator(4))
+    pairs = list(zip(tensors(first), tensors(again), strict=True))
+    assert len(pairs) > 40
+    assert all(torch.equal(a, b) and a.device.type == "cpu" for a, b in pairs)
+    for group, changed in zip(first[1:], other[1:], strict=True):
+        same = [a.equal(b) for a, b in zip(tensors(group), tensors(changed), strict=True)]
+        assert not all(same)
 
 
-def test_draws_follow_their_probabilities_and_ranges(train_config: TrainConfig) -> None:
-    n = 4000
-    draws = draw_waves(train_config, n, generator())
-    noisy = draws.noise_snr_db.isfinite()
-    assert (draws.partner != torch.arange(n)).float().mean().item() == pytest.approx(0.5, abs=0.04)
-    assert noisy.float().mean().item() == pytest.approx(0.5, abs=0.04)
-    assert draws.noise_snr_db[noisy].min() >= 0
-    assert draws.noise_snr_db[noisy].max() <= 20
-    assert draws.partner_level_db.abs().max() <= 6
-    masks = draw_masks(train_config, n, generator())
-    assert (masks.time_width > 0).float().mean().item() == pytest.approx(0.5, abs=0.04)
-    assert masks.time_width.max() <= 0.2
-    assert (masks.time_first + masks.time_width).max() <= 1
+@pytest.mark.parametrize("kind", [None, *KINDS])
+def test_batches_of_any_size_keep_shape_and_are_finite(kind: str | None) -> None:
+    config = settings(**(EVERYTHING if kind is None else {kind: EVERYTHING[kind]}))
+    for n_clips, n_partners in [(1, 0), (2, 1), (5, 3)]:
+        batch, draws = clips(n_clips + n_partners), draw(config, n_clips, n_partners, generator(1))
+        for silent in (False, True):
+            before = batch._replace(signal=batch.signal * (not silent))
+            waves, images = augmented(before, draws)
+            assert waves.signal.shape == batch.signal.shape
+            assert images.signal.shape == images_of(batch.signal).shape
+            for each in tensors((waves, images)):
+                assert each.dtype == torch.float32
+                assert each.isfinite().all()
 
 
-def test_nothing_is_drawn_at_probability_zero(train_config: TrainConfig) -> None:
-    zero = {"mixup_probability": 0.0, "noise_probability": 0.0, "mask_probability": 0.0}
-    off = train_config.model_copy(update=zero)
-    draws = draw_waves(off, 50, generator())
-    assert torch.equal(draws.partner, torch.arange(50))
-    assert not draws.noise_snr_db.isfinite().any()
-    assert not draw_masks(off, 50, generator()).time_width.any()
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_group_changes_what_it_is_about(kind: str) -> None:
+    batch, draws = clips(8), draw(settings(**{kind: EVERYTHING[kind]}), 6, 2, generator(1))
+    waves, images = augmented(batch, draws)
+    changes_waves = kind in ("mixup", "noise", "filtering", "low_pass", "gain") or "shift" in kind
+    assert torch.equal(waves.signal, batch.signal) != changes_waves
+    assert torch.equal(images.signal, images_of(waves.signal)) == changes_waves
+    assert torch.equal(images.target, batch.target) != ("mixup" in kind)
 
 
-def test_inverted_range_of_ratios_is_refused(train_config: TrainConfig) -> None:
-    tree = train_config.model_dump() | {"noise_snr_min_db": 30.0}
-    with pytest.raises(ValidationError, match=r"noise_snr_min_db 30\.0 exceeds"):
-        TrainConfig.model_validate(tree)
+def test_arguments_are_left_alone() -> None:
+    config = settings(**EVERYTHING)
+    batch, draws = clips(8), draw(config, 6, 2, generator(1))
+    noise = recorded(draws)
+    waves = augment_waves(batch, noise, draws, RATE_HZ)
+    images = waves._replace(signal=images_of(waves.signal))
+    augment_images(images, draws)
+    again = draw(config, 6, 2, generator(1))
+    for a, b in [
+        (batch, clips(8)),
+        (draws, again),
+        (noise, recorded(again)),
+        (images, waves._replace(signal=images_of(waves.signal))),
+    ]:
+        assert all(torch.equal(x, y) for x, y in zip(tensors(a), tensors(b), strict=True))
+
+
+def test_nothing_drawn_gives_back_the_very_tensors() -> None:
+    batch, draws = clips(5), draw(settings(), 5, 0, generator())
+    waves = augment_waves(batch, torch.zeros(0, SAMPLES), draws, RATE_HZ)
+    assert all(a is b for a, b in zip(waves, batch, strict=True))
+    images = waves._replace(signal=images_of(waves.signal))
+    assert all(a is b for a, b in zip(augment_images(images, draws), images, strict=True))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_labels_can_be_mixed_without_the_signals(seed: int) -> None:
+    batch, draws = clips(8), draw(settings(**EVERYTHING), 6, 2, generator(seed))
+    images = augmented(batch, draws)[1]
+    found = mixed_labels(batch.target, batch.mask, batch.weight, draws)
+    for a, b in zip(found, images[1:], strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(found.weight, batch.weight)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("n_ranks", [1, 2, 3])
+def test_process_that_takes_what_its_rows_need_gets_the_same_clips(seed: int, n_ranks: int) -> None:
+    batch, draws = clips(12), draw(settings(**EVERYTHING), 9, 3, generator(seed))
+    whole = augmented(batch, draws)[1]
+    for rank in range(n_ranks):
+        kept = torch.arange(rank, 9, n_ranks)
+        rows = draws.needed(kept)
+        assert torch.equal(rows[: len(kept)], kept)
+        assert rows.unique().numel() == len(rows)
+        taken = draws.take(rows)
+        assert taken.n_rows == len(rows)
+        own = augmented(Clips(*(each[rows] for each in batch)), taken)[1]
+        for a, b in zip(own, whole, strict=True):
+            torch.testing.assert_close(a[: len(kept)], b[kept], atol=1e-4, rtol=1e-4)
+
+
+def test_needed_rows_are_partners_as_far_as_they_are_mixed_by_then() -> None:
+    draws = draw(settings(**{**EVERYTHING, "noise": []}), 4, 2, generator())
+
+    def pairs(*both: tuple[int, int]) -> Any:
+        rows, partner = torch.tensor(both, dtype=torch.int64).view(-1, 2).T
+        share = torch.full((len(rows),), 0.5)
+        return draws.selective._replace(
+            rows=rows,
+            partner=partner,
+            own_share=share,
+            partner_share=share,
+            label_share=share,
+        )
+
+    draws = draws._replace(
+        image_mixup=pairs((0, 1), (1, 2)),
+        selective=pairs((1, 4)),
+        mixup=draws.mixup._replace(second=pairs((4, 5), (3, 2)), third=pairs((4, 2))),
+    )
+    # 2 is mixed into 1 only after 1 is into 0, yet it is 4's third.
+    assert draws.needed(torch.tensor([0])).tolist() == [0, 1, 4, 2, 5]
+    assert draws.needed(torch.tensor([3])).tolist() == [3, 2]
+    assert draws.needed(torch.tensor([2])).tolist() == [2]
+    taken = draws.take(torch.tensor([0, 1, 4, 2, 5]))
+    assert taken.image_mixup.rows.tolist() == [0, 1]
+    assert taken.image_mixup.partner.tolist() == [1, 3]
+    assert taken.mixup.second.rows.tolist() == [2]
+    assert taken.mixup.second.partner.tolist() == [4]
+    assert len(draws.take(torch.tensor([3])).mixup.second.rows) == 0
+
+
+def test_partners_that_no_kept_row_blends_in_are_not_needed() -> None:
+    off = {**EVERYTHING, "selective_mixup": {"probability": 0.0}}
+    draws = draw(settings(**off), 6, 6, generator())
+    assert sorted(draws.needed(torch.arange(6)).tolist()) == list(range(6))
+
+
+def test_selective_partner_is_blended_in_with_its_noise() -> None:
+    noise = {**NOISE, "low": -20.0, "high": -20.0}
+    draws = draw(settings(noise=[noise], selective_mixup={"probability": 1.0}), 1, 1, generator())
+    batch = clips(2)
+    waves, images = augmented(batch, draws)
+    lam = draws.selective.own_share
+    spectra = images_of(waves.signal)
+    assert draws.noise[0].rows.tolist() == [0, 1]
+    torch.testing.assert_close(images.signal[0], lam * spectra[0] + (1 - lam) * spectra[1])
+    assert torch.equal(images.signal[1], spectra[1])
+
+
+def test_everything_happens_on_the_device_of_the_clips() -> None:
+    # These read numbers back, and the meta device has none.
+    reading = {"filtering", "low_pass", "pitch_shift", "noise"}
+    config = settings(**{name: EVERYTHING[name] for name in KINDS if name not in reading})
+    draws = moved(draw(config, 6, 2, generator(1)), "meta")
+    batch = moved(clips(8), "meta")
+    noise = [{**NOISE, "mode": mode, "low": 0.0, "high": 0.0} for mode in ("snr_rms", "blend")]
+    added = draw(settings(noise=noise), 6, 2, generator(1))
+    draws = draws._replace(noise=moved(added.noise, "meta"))
+    waves = augment_waves(batch, torch.zeros(16, SAMPLES, device="meta"), draws, RATE_HZ)
+    images = waves._replace(signal=images_of(waves.signal))
+    assert all(each.device.type == "meta" for each in tensors(augment_images(images, draws)))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_gpu_gives_what_the_cpu_gives() -> None:
+    adders = [{**NOISE, "probability": 0.5}]  # made noise differs with the kind of device
+    batch = clips(8)
+    draws = draw(settings(**{**EVERYTHING, "noise": adders}), 6, 2, generator(1))
+    expected = augmented(batch, draws)[1]
+    own = moved(draws, "cuda")
+    waves = augment_waves(moved(batch, "cuda"), recorded(draws).cuda(), own, RATE_HZ)
+    images = augment_images(waves._replace(signal=images_of(waves.signal)), own)
+    for a, b in zip(moved(images, "cpu"), expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
