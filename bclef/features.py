@@ -35,6 +35,8 @@ FEATURE_INDEX = Schema(
         "label": "string?",
         "secondary_labels": "list[string]",
         "annotated": "bool",
+        "rating": "float32?",
+        "source": "string",
     },
 )
 """The recordings of the store. Labels of dropped copies are among the `secondary_labels`."""
@@ -71,10 +73,11 @@ def usable_clips(clips: pd.DataFrame, recordings: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         clips: Columns recording_id, path, n_samples, duplicate_of and error.
-        recordings: Columns recording_id, role, label, secondary_labels and annotated.
+        recordings: Columns recording_id, role, label, secondary_labels, annotated, rating and
+            source.
 
     Returns:
-        Columns recording_id, path, n_samples, role, label, secondary_labels and annotated.
+        Columns recording_id, path, n_samples and those of `recordings`.
     """
     usable = clips[clips["error"].isna()].merge(recordings, on="recording_id", validate="1:1")
     usable = usable.sort_values("recording_id", ignore_index=True)
@@ -89,8 +92,9 @@ def usable_clips(clips: pd.DataFrame, recordings: pd.DataFrame) -> pd.DataFrame:
         [other for other in dict.fromkeys(heard[name]) if other not in (None, label)]
         for name, label in zip(kept["recording_id"], _labels(kept), strict=True)
     ]
-    columns = ["recording_id", "path", "n_samples", "role", "label", "annotated"]
-    return kept[columns].assign(secondary_labels=pd.Series(merged, kept.index, object))
+    columns = ["recording_id", "path", "n_samples", "role", "label", "annotated", "rating"]
+    heard_there = pd.Series(merged, kept.index, object)
+    return kept[[*columns, "source"]].assign(secondary_labels=heard_there)
 
 
 def write_features(

@@ -29,6 +29,8 @@ FEATURE_INDEX_NEEDS = {
     "label": "string?",
     "secondary_labels": "list[string]",
     "annotated": "bool",
+    "rating": "float32?",
+    "source": "string",
 }
 
 

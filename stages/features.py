@@ -20,6 +20,8 @@ RECORDINGS_NEEDS = {
     "label": "string?",
     "secondary_labels": "list[string]",
     "annotated": "bool",
+    "rating": "float32?",
+    "source": "string",
 }
 
 if __name__ == "__main__":

@@ -38,6 +38,8 @@ def recordings_table():
             "label": pd.Series(["merl", "pica", "merl", "turd", None, None], dtype="string"),
             "secondary_labels": [["pica"], [], ["corv"], [], [], []],
             "annotated": [name == "s" for name in LENGTHS],
+            "rating": pd.Series([4.5, None, 0, None, None, None], dtype="float32"),
+            "source": pd.Series([*["birds"] * 4, "sites", "sites"], dtype="string"),
         }
     )
 
@@ -129,6 +131,8 @@ def test_shards_are_cut_by_hours_and_apart_by_use(directory):
     assert (index["first_sample"] % STEP == 0).all()
     assert index["n_samples"].tolist() == list(LENGTHS.values())
     assert index["annotated"].tolist() == [name == "s" for name in LENGTHS]
+    assert index["rating"].fillna(-1).tolist() == [4.5, -1, 0, -1, -1, -1]
+    assert index["source"].tolist() == [*["birds"] * 4, "sites", "sites"]
 
 
 def test_counts_are_by_role(directory):

@@ -4,9 +4,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from torch import Generator
 
-from bclef.crops import Crop, CropError, RandomCrops, read_crops, window_crops
+from bclef.crops import Crop, CropError, read_crops, read_pcm, window_crops
 
 RATE_HZ = 8000
 
@@ -39,51 +38,25 @@ def test_crop_is_the_stated_part(two: Any) -> None:
     np.testing.assert_array_equal(wave * 32768, np.arange(123, 8123))
 
 
-def test_short_clips_lie_anywhere_in_the_window(two: Any) -> None:
-    crops = RandomCrops(two, RATE_HZ, RATE_HZ, prefer_active=False)
-    drawn = crops.draw(["short"] * 400, [4000] * 400, Generator().manual_seed(0))
-    places = np.array([crop.place for crop in drawn])
-    assert places.min() >= 0
-    assert places.max() <= 4000
-    assert places.min() < 100
-    assert places.max() > 3900
-    read_crops(two, drawn, RATE_HZ)
-
-
-def test_long_clips_are_cropped_anywhere(two: Any) -> None:
-    crops = RandomCrops(two, RATE_HZ, RATE_HZ, prefer_active=False)
-    drawn = crops.draw(["long"] * 400, [24000] * 400, Generator().manual_seed(0))
-    firsts = np.array([crop.first_sample for crop in drawn])
-    assert firsts.min() < 200
-    assert 15800 < firsts.max() <= 16000
-    assert firsts.mean() == pytest.approx(8000, abs=600)
-
-
-def test_active_crops_prefer_the_loud_part(
-    store_of: Callable[..., Any], index_of: Callable[..., pd.DataFrame]
-) -> None:
-    wave = np.ones(80000, np.int16)
-    wave[64000:72000] = 10000
-    row = {"recording_id": "a", "n_samples": 80000, "role": "focal", "label": "x"}
-    store = store_of(index_of([row]), {"a": wave})
-
-    def share_with_the_loud_second(*, prefer_active: bool) -> float:
-        crops = RandomCrops(store, RATE_HZ, RATE_HZ, prefer_active=prefer_active)
-        drawn = crops.draw(["a"] * 400, [80000] * 400, Generator().manual_seed(0))
-        firsts = np.array([crop.first_sample for crop in drawn])
-        return float(np.mean((firsts > 56000) & (firsts < 72000)))
-
-    uniform = share_with_the_loud_second(prefer_active=False)
-    active = share_with_the_loud_second(prefer_active=True)
-    assert uniform == pytest.approx(16000 / 72000, abs=0.06)
-    # The chance that at least one of three places holds some of it.
-    assert active == pytest.approx(1 - (1 - 16000 / 72000) ** 3, abs=0.08)
+def test_waves_of_batches_are_the_int16_of_the_store(two: Any) -> None:
+    pcm = read_pcm(two, [(Crop("long", 5, 8000, 0),), (Crop("short", 0, 4000, 0),)], RATE_HZ)
+    assert pcm.dtype == np.int16
+    np.testing.assert_array_equal(pcm[0], np.arange(5, 8005))
+    np.testing.assert_array_equal(pcm[1], np.repeat([16384, 0], 4000))
 
 
 def test_listed_window_keeps_its_start_and_is_padded_at_the_end(two: Any) -> None:
     windows = pd.DataFrame({"recording_id": ["long", "long"], "start_s": [1.0, 2.5]})
     crops = window_crops(windows, two.index, RATE_HZ, RATE_HZ)
     assert crops == [Crop("long", 8000, 8000, 0), Crop("long", 20000, 4000, 0)]
+
+
+def test_context_before_and_after_the_recording_is_zeros(two: Any) -> None:
+    windows = pd.DataFrame({"recording_id": ["long"] * 3, "start_s": [0.0, 1.0, 2.75]})
+    crops = window_crops(windows, two.index, 12000, RATE_HZ, lead_samples=2000)
+    ramp = np.concatenate([np.zeros(2000), np.arange(24000), np.zeros(8000)])
+    expected = [ramp[first : first + 12000] for first in (0, 8000, 22000)]
+    np.testing.assert_array_equal(read_crops(two, crops, 12000) * 32768, expected)
 
 
 @pytest.mark.parametrize(("name", "start_s"), [("gone", 0.0), ("long", 3.0), ("long", -0.1)])

@@ -1,0 +1,121 @@
+"""How batches come from worker processes: how many of them there are, and what travels how.
+
+Torch sends every tensor through a file of shared memory, which for the many small ones of a batch
+costs more than their content and may use up a process's open files. So only the large ones do; the
+others travel by value, as one string.
+"""
+
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.context import BaseContext
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ENVIRONMENT = "BCLEF_LOADER_WORKERS"
+"""Environment variable with the number of processes that read batches; 0: the one that trains."""
+
+_MOST_WORKERS = 8
+_SHARED_BYTES = 2**16
+"""Tensors of at least so many bytes go through shared memory."""
+
+
+class TransitError(Exception):
+    """The environment asks for no number of workers."""
+
+
+def n_workers(n_processes: int) -> int:
+    """Returns the number of worker processes for each of `n_processes` that train on this machine.
+
+    Without an accelerator there are none: the processor then trains, and reading for it in another
+    process costs what it saves (bench/loader.py).
+
+    Raises:
+        TransitError: The environment variable is no number from 0.
+    """
+    wanted = os.environ.get(ENVIRONMENT)
+    if wanted is not None:
+        if not wanted.isdecimal():
+            raise TransitError(f"{ENVIRONMENT}={wanted!r}: expected a number of processes, from 0")
+        return int(wanted)
+    if not torch.cuda.is_available():
+        return 0
+    # Containers give a process fewer cores than the machine has.
+    has_affinity = hasattr(os, "sched_getaffinity")
+    n_cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return max(1, min(_MOST_WORKERS, n_cores // n_processes - 1))
+
+
+def stayed(batch: object) -> object:
+    """Returns `batch`, which need not travel, as it is."""
+    return batch
+
+
+def worker_context() -> BaseContext:
+    """Returns the way in which workers are started.
+
+    Forking a process with threads, such as torch's, may leave locks held for ever. So workers are
+    forked off a server without any, which imports what they need once for all.
+    """
+    if sys.platform == "win32":
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["bclef.dataset"])
+    return context
+
+
+class Sent:
+    """A batch that arrives as itself when it has been pickled on the way.
+
+    Args:
+        batch: A NamedTuple of tensors, numbers, strings and further tuples.
+    """
+
+    def __init__(self, batch: object) -> None:
+        self._batch = batch
+
+    def __reduce__(self) -> tuple[object, ...]:
+        large: list[Tensor] = []
+        return _arrived, (pickle.dumps(_packed(self._batch, large)), large)
+
+
+@dataclass(frozen=True)
+class _Large:
+    """Stands for a tensor that travels on its own."""
+
+    number: int
+
+
+def _packed(part: object, large: list[Tensor]) -> object:
+    if isinstance(part, Tensor):
+        if part.nbytes < _SHARED_BYTES:
+            return part.numpy()
+        large.append(part)
+        return _Large(len(large) - 1)
+    return _rebuilt(part, lambda each: _packed(each, large))
+
+
+def _unpacked(part: object, large: list[Tensor]) -> object:
+    if isinstance(part, np.ndarray):
+        return torch.from_numpy(part)
+    if isinstance(part, _Large):
+        return large[part.number]
+    return _rebuilt(part, lambda each: _unpacked(each, large))
+
+
+def _rebuilt(part: object, change: Callable[[object], object]) -> object:
+    """A tuple of any kind with its entries changed; all else as it is."""
+    if not isinstance(part, tuple):
+        return part
+    parts = tuple(change(each) for each in part)
+    make = getattr(part, "_make", tuple)  # of a NamedTuple
+    return make(parts)
+
+
+def _arrived(packed: bytes, large: list[Tensor]) -> object:
+    return _unpacked(pickle.loads(packed), large)  # noqa: S301 - from our own worker

@@ -1,0 +1,68 @@
+"""Batches on their way from worker processes: same type, same values, few files."""
+
+import pickle
+from multiprocessing.reduction import ForkingPickler
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from bclef.transit import Sent, TransitError, n_workers
+
+
+class Inner(NamedTuple):
+    rows: Tensor
+    kind: str
+
+
+class Outer(NamedTuple):
+    wave: Tensor
+    parts: tuple[Inner, ...]
+    n_kept: int
+    total: float
+
+
+def sent(batch: Outer) -> Outer:
+    arrived = pickle.loads(ForkingPickler.dumps(Sent(batch)))  # noqa: S301 - our own bytes
+    assert isinstance(arrived, Outer)
+    return arrived
+
+
+def test_batch_arrives_as_it_was_sent() -> None:
+    inner = (Inner(torch.arange(3), "white"), Inner(torch.zeros(0, 5), "pink"))
+    batch = Outer(torch.arange(2**16, dtype=torch.int16), inner, 4, 0.5)
+    arrived = sent(batch)
+    assert torch.equal(arrived.wave, batch.wave)
+    assert isinstance(arrived.parts, tuple)
+    for part, expected in zip(arrived.parts, inner, strict=True):
+        assert isinstance(part, Inner)
+        assert part.kind == expected.kind
+        torch.testing.assert_close(part.rows, expected.rows, rtol=0, atol=0)
+    assert arrived[2:] == (4, 0.5)
+    arrived.parts[0].rows[0] = 9  # what was sent may be changed
+
+
+def test_only_large_tensors_go_through_shared_memory() -> None:
+    batch = Outer(torch.zeros(2**16, dtype=torch.int16), (Inner(torch.zeros(99), "w"),), 1, 1.0)
+    sent(batch)
+    assert batch.wave.is_shared()
+    assert not batch.parts[0].rows.is_shared()
+
+
+def test_environment_sets_the_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BCLEF_LOADER_WORKERS", "3")
+    assert n_workers(1) == 3
+    monkeypatch.setenv("BCLEF_LOADER_WORKERS", "many")
+    with pytest.raises(TransitError, match="'many': expected a number of processes"):
+        n_workers(1)
+
+
+def test_accelerators_get_workers_of_the_cores_that_are_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("BCLEF_LOADER_WORKERS", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(12))
+    assert n_workers(1) == 0
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert [n_workers(n_processes) for n_processes in (1, 2, 4, 16)] == [8, 5, 2, 1]
