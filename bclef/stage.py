@@ -6,21 +6,17 @@
         run.write_metrics({"fold0": scores})
 
 It sees that two copies of a stage never work side by side (dvc killed alone leaves its stage
-behind), that a stage ends with its dvc and cleanly on SIGTERM, and that the run is recorded.
+behind), that a stage ends with its dvc and cleanly on SIGTERM, and that the run is recorded. Where
+several processes train together, all run the stage's script, and the first one alone does so.
 """
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
 import hashlib
 import json
 import logging
-import os
 import resource
 import shutil
-import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -28,12 +24,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import NoReturn
+from types import TracebackType
 
 import pandas as pd
 
 from bclef.config import ConfigError, Params
+from bclef.lifetime import (
+    TERMINATED,
+    end_with_dvc,
+    end_with_first_process,
+    ends_on_sigterm,
+    locked,
+)
+from bclef.ranks import is_first_process
 from bclef.redaction import redact
 from bclef.tables import atomic_path, read_json, write_json
 from bclef.tracking import Spool, Status, WorkspaceError, find_dvc_root, open_spool
@@ -43,8 +46,6 @@ __all__ = ["StageRun", "stage"]
 log = logging.getLogger(__name__)
 
 _WORK = ".work"
-_TERMINATED = 128 + signal.SIGTERM
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,15 @@ class StageRun:
 
         Its numbers are recorded too, under dotted names.
         """
+        if not is_first_process():
+            return
         write_json(self.root / "metrics" / f"{self._place()}.json", tree)
         self.spool.log_summary(dict(_numbers(tree)))
 
     def write_plot(self, points: pd.DataFrame) -> None:
         """Writes the rows that DVC plots, to plots/<stage>.csv or plots/<stage>/<item>.csv."""
+        if not is_first_process():
+            return
         with atomic_path(self.root / "plots" / f"{self._place()}.csv") as temporary:
             points.to_csv(temporary, index=False)
 
@@ -111,10 +116,10 @@ class StageRun:
         key = {"code": self._code(), "params": self.params.flat(), "parts": list(key_parts)}
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         directory = self.dvc_root / _WORK / _file_name(self.name, self.item) / digest
-        if directory in self._work_dirs:
+        if directory in self._work_dirs or not is_first_process():
             return directory
         lock = directory.with_suffix(".lock")
-        self._held.enter_context(_locked(lock, f"the same {_label(self.name, self.item)}"))
+        self._held.enter_context(locked(lock, f"the same {_label(self.name, self.item)}"))
         written = directory / "key.json"
         if written.exists() and read_json(written) != key:
             log.warning("%s is not of these params, data and code; it is not used", directory)
@@ -156,18 +161,26 @@ def stage(name: str, item: str | None = None) -> Iterator[StageRun]:
     Raises:
         SystemExit: 1 after such an error, 143 after SIGTERM.
     """
-    _log_to_stderr()
-    with _ends_on_sigterm(), ExitStack() as held:
+    is_first = is_first_process()
+    _log_to_stderr(logging.INFO if is_first else logging.ERROR)
+    with ends_on_sigterm(), ExitStack() as held:
         held.push(_report)
-        _end_with_dvc()
+        if is_first:
+            end_with_dvc()
+        else:
+            end_with_first_process()
         root = Path.cwd()
         if not (root / "dvc.yaml").exists():
             raise WorkspaceError(f"no dvc.yaml in {root}; expected to start in a workspace's root")
-        # In the workspace, not the main one: what two experiments share is their work directory.
-        lock = root / _WORK / f"{_file_name(name, item)}.lock"
-        held.enter_context(_locked(lock, _label(name, item)))
+        if is_first:
+            # In the workspace, not the main one: experiments share only their work directories.
+            lock = root / _WORK / f"{_file_name(name, item)}.lock"
+            held.enter_context(locked(lock, _label(name, item)))
         params = Params.for_stage(name, item, root)
         dvc_root = find_dvc_root(root)
+        if not is_first:
+            yield StageRun(name, item, root, dvc_root, params, Spool("", dvc_root, None), held)
+            return
         spool = open_spool(dvc_root, root=root, stage=_label(name, item), params=params.flat())
         with ExitStack() as recorded:
             recorded.push(partial(_record_end, spool, time.monotonic()))
@@ -198,7 +211,7 @@ def _record_end(
 
 def _status(error: BaseException) -> Status:
     code = error.code if isinstance(error, SystemExit) else 1
-    if isinstance(error, KeyboardInterrupt) or code == _TERMINATED:
+    if isinstance(error, KeyboardInterrupt) or code == TERMINATED:
         return "KILLED"
     return "FAILED" if code else "FINISHED"
 
@@ -220,53 +233,6 @@ def _report(
         raise SystemExit(1) from error
 
 
-@contextmanager
-def _ends_on_sigterm() -> Iterator[None]:
-    """Makes the first SIGTERM an orderly SystemExit, and the ones during it nothing."""
-
-    def end(number: int, frame: FrameType | None) -> NoReturn:
-        del number, frame
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise SystemExit(_TERMINATED)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _end_with_dvc() -> None:
-    """Asks Linux for a SIGTERM when dvc dies; a stage that was run by hand may outlive its shell.
-
-    Raises:
-        SystemExit: dvc was gone before the asking.
-    """
-    if "DVC_STAGE" not in os.environ or sys.platform != "linux":
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        raise SystemExit(_TERMINATED)
-
-
-@contextmanager
-def _locked(path: Path, what: str) -> Iterator[None]:
-    """Holds the lock `path`, waiting for whoever has it, with a message that says who."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            log.warning("%s is already at work as %s; waiting for its end", what, file.read())
-            fcntl.flock(file, fcntl.LOCK_EX)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield
-
-
 def _numbers(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, float]]:
     """Yields (dotted name, number) of the leaves that are numbers."""
     for name, value in tree.items():
@@ -281,15 +247,15 @@ class _RedactingFormatter(logging.Formatter):
         return redact(super().format(record))
 
 
-def _log_to_stderr() -> None:
-    """Shows this project's messages from INFO and everyone else's from WARNING."""
+def _log_to_stderr(level: int) -> None:
+    """Shows this project's messages from `level` and everyone else's from WARNING or that."""
     handler = logging.StreamHandler()
     handler.setFormatter(
         _RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
     )
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler])
     for package in ("bclef", "stages"):
-        logging.getLogger(package).setLevel(logging.INFO)
+        logging.getLogger(package).setLevel(level)
 
 
 def _label(name: str, item: str | None) -> str:

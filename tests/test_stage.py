@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
 import pytest
 
@@ -330,3 +331,51 @@ def test_a_stage_does_not_wait_for_a_dead_server(workspace: Path) -> None:
         with suppress(psutil.Error):
             if "--follow" in process.cmdline() and process.cwd() == str(workspace):
                 process.kill()
+
+
+@pytest.mark.parametrize("number", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"])
+def test_only_the_first_of_several_processes_locks_and_writes(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, number: str
+) -> None:
+    monkeypatch.setattr("bclef.lifetime._end_with_parent", lambda _number: None)
+    with suppress(LookupError), stage("finetune", item="0") as first:
+        directory = first.work_dir()
+        (directory / "epoch").touch()
+        first.log_metrics({"loss": 1.0})
+        monkeypatch.setenv(number, "1")
+        before = {path: path.read_bytes() for path in workspace.rglob("*") if path.is_file()}
+        with stage("finetune", item="0") as other:  # waits for no lock
+            assert other.work_dir() == directory
+            assert other.params == first.params
+            other.log_metrics({"loss": 2.0})
+            other.write_metrics({"loss": 2.0})
+            other.write_plot(pd.DataFrame({"epoch": [1]}))
+        monkeypatch.setenv(number, "0")
+        after = {path: path.read_bytes() for path in workspace.rglob("*") if path.is_file()}
+        assert after == before
+        raise LookupError
+    assert (directory / "epoch").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent")
+def test_the_other_processes_end_with_what_started_them(workspace: Path) -> None:
+    """Even one that hangs, say waiting for the first one's word, and is deaf to SIGTERM."""
+    body = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    command = script(workspace, f"{body}print(os.getpid(), flush=True)\ntime.sleep(60)")
+    parent = start(
+        [sys.executable, "-c", f"import subprocess; subprocess.run({command!r})"], LOCAL_RANK="1"
+    )
+    assert parent.stdout
+    process = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.wait()
+    process.wait(timeout=20)
+    parent.communicate()
+
+
+def test_another_process_of_a_training_ends_the_stage_without_a_word(workspace: Path) -> None:
+    command = script(workspace, "import logging\nlogging.getLogger('bclef').info('hello')\nexit(0)")
+    assert ended(start(command, RANK="1")) == (0, "")
+    assert not list(workspace.glob(f"{SPOOL_DIRECTORY}/*"))
+    code, errors = ended(start(command))
+    assert (code, "hello" in errors) == (0, True)

@@ -1,0 +1,14 @@
+"""Which of several processes of one training this is, as their launcher tells each of them."""
+
+import os
+
+_NUMBERS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+"""Of the process among all, or on its machine, or of the machine: by torchrun, Lightning, SLURM."""
+
+
+def is_first_process() -> bool:
+    """Returns whether this process is the only one of its training, or number 0.
+
+    The others compute with it and write nothing: no record, no checkpoint, no result.
+    """
+    return all(os.environ.get(name, "0") in {"", "0"} for name in _NUMBERS)
