@@ -18,7 +18,14 @@ from ruamel.yaml.error import YAMLError
 
 from bclef.declared import DEFAULT_FILE, declared_params
 from bclef.dotted import Tree, covers, frozen, grafted, leaves, lookup, overridden
-from bclef.faults import ConfigError, section_faults, shown, validation_faults
+from bclef.faults import (
+    ConfigError,
+    inherited_faults,
+    phase_entries,
+    section_faults,
+    shown,
+    validation_faults,
+)
 
 __all__ = ["ConfigError", "Params", "Scalar", "Section", "Seed", "read_yaml"]
 
@@ -27,6 +34,8 @@ S = TypeVar("S", bound="Section")
 T = TypeVar("T")
 Seed = conint(strict=True, ge=0, lt=2**32)
 """What numpy takes as a seed; for `Params.value`."""
+_PHASES = "phases"
+"""Key of the list of phases in the section of a training."""
 Own = TypeVar("Own", bound="Section")
 
 
@@ -129,30 +138,36 @@ class Params:
             _refuse({f"{self._file(key)}: {place}": said for place, said in faults.items()})
             raise
 
-    def phase(
+    def phases(
         self, shared: type[S], own: type[Own], key: str, base: str = "train"
-    ) -> tuple[S, Own]:
-        """Returns the settings of one training phase: the shared ones with its overrides, its own.
+    ) -> tuple[tuple[S, ...], Own]:
+        """Returns the settings of each phase of one training, and what all of it has besides.
 
         Section `base` is a whole `shared`. Section `key` may repeat any key of it, where null means
-        inherit, and holds the keys of `own` besides.
+        inherit, and holds the keys of `own` too. Each mapping in its list `phases` overrides the
+        result once more for one phase, and there null is a value; without a list (null) there is
+        one phase. Sections within sections are merged, lists replaced whole.
 
         Raises:
             ConfigError: Either section is undeclared, or all faults of both, one a line.
-            ValueError: A field is in both classes.
+            ValueError: A field is in both classes, or called `phases`.
         """
-        if both := sorted(shared.model_fields.keys() & own.model_fields.keys()):
+        known = {_PHASES, *shared.model_fields}
+        if both := sorted(own.model_fields.keys() & known):
             raise ValueError(f"{shared.__name__} and {own.__name__} both have {both}")
-        common, phase = self._mapping(base), self._mapping(key)
-        overrides = {name: value for name, value in phase.items() if name in shared.model_fields}
-        rest = {name: value for name, value in phase.items() if name not in overrides}
-        merged = overridden(common, overrides)
-        faults = section_faults(shared, common, base)
-        inherited = {key + place.removeprefix(base): said for place, said in faults.items()}
-        faults |= dict(section_faults(shared, merged, key).items() - inherited.items())
-        faults |= section_faults(own, rest, key, also_known=shared.model_fields)
+        common, training = self._mapping(base), self._mapping(key)
+        overrides = {k: v for k, v in training.items() if k in shared.model_fields}
+        rest = {k: v for k, v in training.items() if k not in known}
+        merged = overridden(common, overrides, null_inherits=True)
+        entries, faults = phase_entries(training, f"{key}.{_PHASES}", own.model_fields)
+        phases = {
+            place: overridden(merged, entry, null_inherits=False)
+            for place, entry in entries.items()
+        }
+        faults |= section_faults(own, rest, key, also_known=known)
+        faults |= inherited_faults(shared, [(base, common), (key, merged)], phases)
         _refuse({f"{self._file(key)}: {place}": said for place, said in faults.items()})
-        return shared.model_validate(merged), own.model_validate(rest)
+        return tuple(map(shared.model_validate, phases.values())), own.model_validate(rest)
 
     def flat(self) -> dict[str, Scalar]:
         """Returns {dotted key: value} of all declared leaves; a list is a leaf, as JSON text."""

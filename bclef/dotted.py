@@ -45,13 +45,19 @@ def grafted(tree: Tree, key: str, value: object) -> dict[str, Any]:
     return {**tree, first: value}
 
 
-def overridden(tree: Tree, overrides: Tree) -> dict[str, Any]:
-    """Returns `tree` with the values of `overrides`, mapping by mapping; null inherits."""
+def overridden(tree: Tree, overrides: Tree, *, null_inherits: bool) -> dict[str, Any]:
+    """Returns `tree` with the values of `overrides`, mapping by mapping; a list is replaced whole.
+
+    Args:
+        tree: What is overridden.
+        overrides: Its keys need not be in `tree`.
+        null_inherits: Whether null keeps what `tree` has; else it is a value as any other.
+    """
     result = dict(tree)
     for name, value in overrides.items():
         if isinstance(value, Mapping) and isinstance(result.get(name), Mapping):
-            result[name] = overridden(result[name], value)
-        elif value is not None or name not in result:
+            result[name] = overridden(result[name], value, null_inherits=null_inherits)
+        elif value is not None or name not in result or not null_inherits:
             result[name] = value
     return result
 

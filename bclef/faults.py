@@ -7,6 +7,8 @@ from typing import get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from bclef.dotted import Tree
+
 
 class ConfigError(Exception):
     """Params or dvc.yaml do not say what the code needs; the message has a line for each fault."""
@@ -43,6 +45,58 @@ def section_faults(
     return {}
 
 
+def inherited_faults(
+    cls: type[BaseModel], layers: Iterable[tuple[str, Tree]], ends: Mapping[str, Tree]
+) -> dict[str, str]:
+    """Returns the faults of trees that inherit from each other, each named where it first stands.
+
+    Args:
+        cls: What each tree should be.
+        layers: Dotted key and whole tree of each layer; each inherits from the one before.
+        ends: Dotted key and whole tree of all that inherit from the last layer.
+    """
+    faults: dict[str, str] = {}
+    above: dict[str, str] = {}
+    for key, tree in (*layers, *ends.items()):
+        found = section_faults(cls, tree, "")
+        faults |= {place_at(key, at): said for at, said in found.items() if above.get(at) != said}
+        above = above if key in ends else found
+    return faults
+
+
+def phase_entries(
+    listed: Tree, key: str, of_training: Iterable[str]
+) -> tuple[dict[str, Tree], dict[str, str]]:
+    """Returns {dotted key: overrides} of each phase that a training has, and what is wrong.
+
+    Args:
+        listed: The section of the training, with or without the list.
+        key: Dotted key of the list.
+        of_training: Keys that no phase may override.
+    """
+    name = key.rpartition(".")[2]
+    if name not in listed:
+        return {}, {key: "missing"}
+    found = listed[name]
+    if found is None:
+        return {key: {}}, {}
+    if not isinstance(found, list) or not found:
+        return {}, {key: f"expected list of phases, or null for one, got {shown(found)}"}
+    entries: dict[str, Tree] = {}
+    faults: dict[str, str] = {}
+    for number, entry in enumerate(found):
+        place = place_at(key, number)
+        if not isinstance(entry, Mapping):
+            faults[place] = f"expected section, got {shown(entry)}"
+            continue
+        of_all = [name for name in of_training if name in entry]
+        faults |= {
+            f"{place}.{name}": "holds for all phases, write it above them" for name in of_all
+        }
+        entries[place] = {k: v for k, v in entry.items() if k not in of_all}
+    return entries, faults
+
+
 def validation_faults(
     error: ValidationError,
     cls: type[BaseModel] | None,
@@ -55,10 +109,15 @@ def validation_faults(
     for detail in error.errors(include_url=False):
         path = _path_in_tree(detail, tree)
         known = [*_fields_at(cls, path[:-1]), *(also_known if len(path) == 1 else ())]
-        place = ".".join(str(part) for part in (key, *path) if part != "")
-        faults.setdefault(place, []).append(_sentence(detail, known))
+        faults.setdefault(place_at(key, *path), []).append(_sentence(detail, known))
     # Each branch of a union reports a fault of its own: any one of them would have done.
     return {place: " or ".join(dict.fromkeys(said)) for place, said in faults.items()}
+
+
+def place_at(*parts: str | int) -> str:
+    """Returns the dotted key of `parts`, an index in brackets: `train.noise[0].low`."""
+    texts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts if part != ""]
+    return "".join(texts).removeprefix(".")
 
 
 _MOST_NAMES = 20

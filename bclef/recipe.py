@@ -1,7 +1,13 @@
-"""Recipes: a published system as a flat file of overrides, printed as arguments for `dvc exp run`.
+"""Recipes: a published system as a file of overrides, printed as arguments for `dvc exp run`.
 
+    python -m bclef.recipe --list
     dvc exp run $(python -m bclef.recipe 2023-1st) -S train.lr=1e-3
+    dvc exp run $(python -m bclef.recipe 2024-3rd:mnasnet_100-small)
     python -m bclef.recipe --apply smoke && dvc repro
+
+A file holds `dotted.key: value` lines, and maybe `variants: {name: {dotted.key: value}}`, which
+override the file's own. `NAME` takes the first variant, `NAME:VARIANT` another; `-small` after
+either adds recipes/small.yaml, which brings it down to the demo.
 
 The shell splits the output of `$(...)` at whitespace and removes no quotes from it, so values are
 quoted by the rules of Hydra, which reads them, and not by those of the shell.
@@ -10,6 +16,7 @@ quoted by the rules of Hydra, which reads them, and not by those of the shell.
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +24,53 @@ import click
 
 from bclef.config import ConfigError, read_yaml
 from bclef.dotted import covers, leaves
-from bclef.faults import nearest
+from bclef.faults import nearest, shown
 
 _ENVIRONMENT = re.compile(r"\{env:(\w+)\|([^{}]*)\}")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
+_VARIANTS = "variants"
+"""Key of a recipe that is no key of params.yaml."""
+_OVERLAY = "small"
+"""The recipe that brings any other down to the demo."""
+_SUFFIX = f"-{_OVERLAY}"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A file in recipes/."""
+
+    name: str
+    """The file's name without its suffix."""
+    summary: str
+    """First line of its head comment."""
+    overrides: dict[str, Any]
+    """{dotted key: value}, the variants apart."""
+    variants: dict[str, dict[str, Any]]
+    """{variant: {dotted key: value}} in their order; the first one is taken if none is named."""
+
+
+def read_recipe(name: str, root: Path) -> Recipe:
+    """Returns the recipe `root`/recipes/`name`.yaml.
+
+    Raises:
+        ConfigError: No such recipe, or its variants are no mapping of mappings.
+    """
+    if name not in (known := recipe_names(root)):
+        raise ConfigError(f"no recipe {name!r}; known are {', '.join(known) or 'none'}")
+    path = root / "recipes" / f"{name}.yaml"
+    overrides = read_yaml(path)
+    variants = overrides.pop(_VARIANTS, {})
+    for at, found in ((_VARIANTS, variants), *_items_at(_VARIANTS, variants)):
+        if not isinstance(found, Mapping):
+            raise ConfigError(f"{path}: {at}: expected dotted keys, got {shown(found)}")
+    head, *_ = path.read_text(encoding="utf-8").splitlines() or [""]
+    summary = head.removeprefix("#").strip() if head.startswith("#") else ""
+    return Recipe(name, summary, overrides, {str(key): dict(own) for key, own in variants.items()})
+
+
+def recipe_names(root: Path) -> list[str]:
+    """Returns the names of all files in `root`/recipes, sorted."""
+    return sorted(path.stem for path in (root / "recipes").glob("*.yaml"))
 
 
 def read_recipes(names: Sequence[str], root: Path) -> dict[str, Any]:
@@ -29,28 +79,24 @@ def read_recipes(names: Sequence[str], root: Path) -> dict[str, Any]:
     `{env:NAME|default}` in a string becomes the environment variable NAME, or else the default.
 
     Args:
-        names: Files in `root`/recipes, without suffix.
+        names: `NAME` or `NAME:VARIANT` of files in `root`/recipes, either maybe with `-small`.
         root: Folder of params.yaml.
 
     Raises:
-        ConfigError: No such recipe, or a key that params.yaml does not have.
+        ConfigError: No such recipe or variant, or a key that params.yaml does not have.
     """
-    known = sorted(path.stem for path in (root / "recipes").glob("*.yaml"))
-    if unknown := [name for name in names if name not in known]:
-        raise ConfigError(f"no recipe {unknown[0]!r}; known are {', '.join(known) or 'none'}")
     places = [key for key, _ in leaves(read_yaml(root / "params.yaml"))]
     overrides: dict[str, Any] = {}
     faults = []
-    for name in names:
-        recipe = read_yaml(root / "recipes" / f"{name}.yaml")
-        for key in recipe:
+    for where, layer in [layer for name in names for layer in _layers(name, root)]:
+        for key, value in layer.items():
             if not any(covers(key, leaf) for leaf in places):
-                advice = nearest(key, places)
-                faults.append(f"recipes/{name}.yaml: {key}: not in params.yaml, {advice}")
-        overrides |= recipe
+                faults.append(f"{where}{key}: not in params.yaml, {nearest(key, places)}")
+            overrides.pop(key, None)  # Hydra goes from left to right, and keys may overlap
+            overrides[key] = _with_environment(value)
     if faults:
         raise ConfigError("\n".join(faults))
-    return {key: _with_environment(value) for key, value in overrides.items()}
+    return overrides
 
 
 def override(key: str, value: object) -> str:
@@ -63,16 +109,25 @@ def override(key: str, value: object) -> str:
 
 
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, metavar="NAME[:VARIANT][-small]...")
 @click.option("--apply", is_flag=True, help="Write the values into params.yaml instead.")
-def main(names: tuple[str, ...], apply: bool) -> None:
-    """Print the recipes NAME... as -S arguments of `dvc exp run`; of two values the later wins."""
+@click.option("--list", "is_list", is_flag=True, help="Print all recipes and their variants.")
+def main(names: tuple[str, ...], apply: bool, is_list: bool) -> None:
+    """Print the recipes NAME... as -S arguments of `dvc exp run`; of two values the later wins.
+
+    A recipe's first VARIANT is taken if none is named. -small brings it down to the demo.
+    """
     root = next(
         (at for at in (Path.cwd(), *Path.cwd().parents) if (at / "dvc.yaml").exists()), None
     )
     if root is None:
         raise click.UsageError(f"no dvc.yaml in {Path.cwd()} or above it; run this in the project")
+    if is_list == bool(names):
+        raise click.UsageError("expected either names of recipes, or --list to see them")
     try:
+        if is_list:
+            click.echo(_listing([read_recipe(name, root) for name in recipe_names(root)]))
+            return
         overrides = [override(key, value) for key, value in read_recipes(names, root).items()]
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
@@ -83,6 +138,39 @@ def main(names: tuple[str, ...], apply: bool) -> None:
     from dvc.utils.hydra import apply_overrides  # noqa: PLC0415
 
     apply_overrides(root / "params.yaml", overrides)
+
+
+def _listing(recipes: Sequence[Recipe]) -> str:
+    width = max((len(recipe.name) for recipe in recipes), default=0) + 2
+    lines = []
+    for recipe in recipes:
+        lines.append(f"{recipe.name:{width}}{recipe.summary}".rstrip())
+        if recipe.variants:
+            lines.append(f"{'':{width}}variants: {', '.join(recipe.variants)}")
+    return "\n".join(lines)
+
+
+def _layers(word: str, root: Path) -> list[tuple[str, dict[str, Any]]]:
+    """(place that messages name, overrides) of all that a word of the command line asks for."""
+    is_small = word.endswith(_SUFFIX) and word not in recipe_names(root)
+    name, colon, variant = word.removesuffix(_SUFFIX if is_small else "").partition(":")
+    recipe = read_recipe(name, root)
+    if colon and variant not in recipe.variants:
+        known = f"known are {', '.join(recipe.variants)}" if recipe.variants else "it has none"
+        raise ConfigError(f"recipe {name!r} has no variant {variant!r}; {known}")
+    chosen = [variant] if colon else list(recipe.variants)[:1]
+    file = f"recipes/{name}.yaml: "
+    return [
+        (file, recipe.overrides),
+        *((f"{file}{_VARIANTS}.{each}: ", recipe.variants[each]) for each in chosen),
+        *(_layers(_OVERLAY, root) if is_small else ()),
+    ]
+
+
+def _items_at(key: str, tree: object) -> list[tuple[str, object]]:
+    """(dotted key, value) of what stands in a mapping at `key`; nothing if it is none."""
+    items = tree.items() if isinstance(tree, Mapping) else ()
+    return [(f"{key}.{name}", value) for name, value in items]
 
 
 def _with_environment(value: Any) -> Any:

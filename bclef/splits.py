@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, field_validator
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
@@ -34,6 +34,9 @@ SPLITS = Schema(
 )
 """The usable focal recordings without their copies; fold null always trains."""
 
+MOST_FOLDS = 5
+"""Folds that dvc.yaml has teachers for."""
+
 _LOG = logging.getLogger(__name__)
 _UNKNOWN_RECORDISTS = frozenset({"", "unknown", "anonymous", "anon", "none", "na", "n/a", "?", "-"})
 
@@ -45,11 +48,21 @@ class SplitError(Exception):
 class SplitsConfig(Section):
     """Section `splits`: how recordings are divided for cross-validation."""
 
-    n_folds: int = Field(ge=2, le=20)
-    """Number of folds."""
+    n_folds: int = Field(ge=2)
+    """Number of folds, 2 to 5."""
     group_by: Literal["recordist", "recordist_species", "stated"]
     """What stays together besides copies and what the source states: all target recordings of a
     recordist, those of one species, or nothing more."""
+
+    @field_validator("n_folds")
+    @classmethod
+    def _each_fold_is_finetuned(cls, n_folds: int) -> int:
+        if n_folds > MOST_FOLDS:
+            raise ValueError(
+                f"found {n_folds}, expected at most {MOST_FOLDS}: dvc.yaml finetunes no teacher "
+                f"for fold {MOST_FOLDS} and on, so nothing would validate them"
+            )
+        return n_folds
 
 
 def assign_folds(

@@ -1,6 +1,5 @@
 """Stage `distill@R`: the student of round R."""
 
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +8,7 @@ from bclef.skipped import carry_on, write_skipped
 from bclef.stage import StageRun, stage
 from bclef.tables import read_table
 from bclef.taxonomy import ClassList, read_classes
+from stages import item_argument
 
 PSEUDO_NEEDS = {"recording_id": "string", "start_s": "float64", "weight": "float32"}
 
@@ -16,14 +16,14 @@ PSEUDO_NEEDS = {"recording_id": "string", "start_s": "float64", "weight": "float
 def train(run: StageRun, pseudo: Path, classes: ClassList, directory: Path) -> None:
     """Writes the student, its learning curve and its figures."""
     # Imported here, because a round that is passed over should not wait for torch to load.
-    from bclef.phases import DistillConfig, distill
-    from bclef.phasesetup import open_setup
-    from bclef.training import TrainConfig
+    from bclef.distillation import DistillConfig, distill
+    from bclef.trainconfig import TrainConfig
+    from bclef.trainingsetup import open_setup
 
-    shared, own = run.params.phase(TrainConfig, DistillConfig, "distill")
+    phases, own = run.params.phases(TrainConfig, DistillConfig, "distill")
     columns = PSEUDO_NEEDS | dict.fromkeys(classes.labels, "float32")
     pretrained = Path("models/pretrain")
-    with open_setup(run, shared, pretrained, pseudo) as setup:
+    with open_setup(run, phases, pretrained, pseudo) as setup:
         windows = read_table(pseudo, columns)
         result = distill(setup, classes, own, windows, pretrained, directory)
     run.write_plot(result.history)
@@ -31,8 +31,9 @@ def train(run: StageRun, pseudo: Path, classes: ClassList, directory: Path) -> N
 
 
 if __name__ == "__main__":
-    round_ = int(sys.argv[1])
-    with stage("distill", str(round_)) as run:
+    item = item_argument("round")
+    with stage("distill", item) as run:
+        round_ = int(item)
         students = Path("models/distill")
         n_rounds = run.params.value("pseudo_label.rounds", int)
         if round_ <= n_rounds:

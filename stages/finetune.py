@@ -1,6 +1,5 @@
-"""Stage `finetune@K`: the teacher that has not seen fold K, and its scores of that fold."""
+"""Stage `finetune@K`: the teacher of fold K, and its scores of that fold if it has not seen it."""
 
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -11,18 +10,19 @@ from bclef.stage import StageRun, stage
 from bclef.tables import empty_table, write_table
 from bclef.taxonomy import ClassList, read_classes
 from bclef.windowscores import window_scores_schema
+from stages import item_argument
 
 
 def train(run: StageRun, fold: int, classes: ClassList, directory: Path) -> pd.DataFrame:
-    """Returns the scores of the fold by its teacher, which is written to `directory`."""
+    """Returns what the fold's teacher scores of it; the teacher is written to `directory`."""
     # Imported here, because a fold that is passed over should not wait for torch to load.
-    from bclef.phases import FinetuneConfig, finetune
-    from bclef.phasesetup import open_setup
-    from bclef.training import TrainConfig
+    from bclef.finetuning import FinetuneConfig, finetune
+    from bclef.trainconfig import TrainConfig
+    from bclef.trainingsetup import open_setup
 
-    shared, own = run.params.phase(TrainConfig, FinetuneConfig, "finetune")
+    phases, own = run.params.phases(TrainConfig, FinetuneConfig, "finetune")
     pretrained = Path("models/pretrain")
-    with open_setup(run, shared, pretrained) as setup:
+    with open_setup(run, phases, pretrained) as setup:
         result = finetune(setup, classes, own, fold, pretrained, directory)
     run.write_plot(result.history)
     run.write_metrics(result.metrics)
@@ -30,7 +30,7 @@ def train(run: StageRun, fold: int, classes: ClassList, directory: Path) -> pd.D
 
 
 if __name__ == "__main__":
-    fold = sys.argv[1]
+    fold = item_argument("fold")
     with stage("finetune", fold) as run:
         classes = read_classes(Path("data/classes.parquet"))
         schema = window_scores_schema(classes.labels)

@@ -1,18 +1,19 @@
-"""Stage `pretrain`: a backbone trained on recordings that no fold validates."""
+"""Stage `pretrain`: a model trained on recordings that no fold validates."""
 
 from pathlib import Path
 
-from bclef.phases import PretrainConfig, pretrain
-from bclef.phasesetup import open_setup
+from bclef.pretraining import PretrainConfig, pretrain, start_folder
 from bclef.stage import stage
 from bclef.taxonomy import read_classes
-from bclef.training import TrainConfig
+from bclef.trainconfig import TrainConfig
+from bclef.trainingsetup import open_setup
 
 if __name__ == "__main__":
     with stage("pretrain") as run:
-        train, config = run.params.phase(TrainConfig, PretrainConfig, "pretrain")
+        phases, config = run.params.phases(TrainConfig, PretrainConfig, "pretrain")
         classes = read_classes(Path("data/classes.parquet"))
-        with open_setup(run, train) as setup:
-            result = pretrain(setup, classes, config, Path("models/pretrain"))
+        start = start_folder(config, Path("weights"))
+        with open_setup(run, phases, *([start] if start else [])) as setup:
+            result = pretrain(setup, classes, config, start, Path("models/pretrain"))
         run.write_plot(result.history)
         run.write_metrics(result.metrics)

@@ -1,6 +1,5 @@
 """Stage `pseudo_label@R`: soft labels of unlabelled soundscapes for round R."""
 
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -10,12 +9,14 @@ from bclef.stage import stage
 from bclef.tables import empty_table, read_table, write_table
 from bclef.taxonomy import read_classes
 from bclef.windowscores import read_fold_scores, window_scores_schema
+from stages import item_argument
 
 FEATURE_INDEX_NEEDS = {"recording_id": "string", "role": "string", "annotated": "bool"}
 
 if __name__ == "__main__":
-    round_ = int(sys.argv[1])
-    with stage("pseudo_label", str(round_)) as run:
+    item = item_argument("round")
+    with stage("pseudo_label", item) as run:
+        round_ = int(item)
         config = run.params.section(PseudoLabelConfig, "pseudo_label")
         classes = read_classes(Path("data/classes.parquet"))
         schema = PSEUDO.with_columns(dict.fromkeys(classes.labels, "float32"))

@@ -1,12 +1,12 @@
 """Stage `score_student@R`: the student of round R scores all soundscapes for the next round."""
 
-import sys
 from pathlib import Path
 
 from bclef.skipped import write_skipped
 from bclef.stage import StageRun, stage
 from bclef.tables import atomic_dir, write_table
 from bclef.windowscores import window_scores_schema
+from stages import item_argument
 
 
 def score(run: StageRun, model_dir: Path, directory: Path) -> None:
@@ -23,8 +23,9 @@ def score(run: StageRun, model_dir: Path, directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    round_ = int(sys.argv[1])
-    with stage("score_student", str(round_)) as run:
+    item = item_argument("round")
+    with stage("score_student", item) as run:
+        round_ = int(item)
         directory = Path("data/scores/distill") / str(round_)
         if round_ < run.params.value("pseudo_label.rounds", int):
             score(run, Path("models/distill") / str(round_), directory)

@@ -23,14 +23,18 @@ from bclef.dotted import leaves
 REPOSITORY = Path(__file__).parents[1]
 
 FLOORS = {
-    0: "audio codehash columns config containers declared dotted faults parallel pools "
-    "provenance redaction stage tables tracking",
+    0: "audio codehash columns config containers declared dotted faults lifetime parallel pools "
+    "provenance ranks redaction stage tables tracking",
     1: "archive clips duplicates ebird events failures features fingerprints labelling leaks "
     "matches meters naming nomenclature normal_forms rawfiles recordings rejections sidecars sieve "
     "skipped sources splits store suspicion taxonomy windowscores",
-    2: "augment averaging checkpoints clipsampling crops dataset frontend holdout intervals losses "
-    "metrics modelfiles models objective scorecards spectrogram truth",
-    3: "baseline inference phases phasesetup postprocess pseudolabels training validation",
+    2: "augment averaging backbones chances checkpoints clipsampling cropplaces crops "
+    "dataset frontend heads holdout imagechanges intervals levels losses metrics mixing "
+    "modelfiles models noises objective optimisers schedules scorecards selection spectrogram "
+    "streams trainconfig transit truth wavechanges",
+    3: "baseline distillation finetuning handover inference launching phasetraining postprocess "
+    "pretraining pseudolabels training "
+    "trainings trainingsetup validation",
     4: "cli credits dataview detections evaluation export exportfolder figures graphs ledger "
     "outoffold parity recipe report reportdata reportinputs reportscores runtime scanning shipping "
     "soundscapes spools summary",

@@ -15,6 +15,7 @@ class MixConfig(Section):
 
     probability: float = Field(ge=0, le=1)
     """Share of clips, 0 to 1."""
+    share: float
 
 
 class TrainConfig(Section):
@@ -27,12 +28,13 @@ class TrainConfig(Section):
     name: str
     band_hz: tuple[float, float]
     mixup: MixConfig
+    noise: tuple[MixConfig, ...]
     limit: int | None
     size: float | Literal["auto"]
 
 
 class OwnConfig(Section):
-    """What one phase has and the others do not."""
+    """What one training has and the others do not."""
 
     rounds: int
 
@@ -57,7 +59,8 @@ GOOD = {
     "lr": 0.001,
     "name": "a",
     "band_hz": [50, 14000.0],
-    "mixup": {"probability": 0.5},
+    "mixup": {"probability": 0.5, "share": 0},
+    "noise": [],
     "limit": None,
     "size": "auto",
 }
@@ -66,8 +69,9 @@ PARAMS = """
 seed: 7
 audio: {sample_rate_hz: 32000}
 train: {epochs: 3, loss: bce, amp: true, lr: 1e-05, name: a, band_hz: [50, 14000],
-        mixup: {probability: 0.5}, limit: null, size: auto}
-finetune: {lr: null, epochs: 9, mixup: {probability: null}, rounds: 2}
+        mixup: {probability: 0.5, share: 0}, limit: null, size: auto,
+        noise: [{probability: 0.1, share: 0}, {probability: 0.2, share: 0}]}
+finetune: {phases: null, lr: null, epochs: 9, mixup: {probability: null}, noise: null, rounds: 2}
 folds: {f0: true, f1: false}
 models: {b-0: {lr: 1}, b-1: {lr: 2}}
 secret: {key: 1}
@@ -128,7 +132,7 @@ def faults(tree: object, cls: type[Section] = TrainConfig) -> list[str]:
 def test_good_section_loads_with_lists_as_tuples() -> None:
     config = TrainConfig.from_tree(GOOD, "params.yaml", "train")
     assert config.band_hz == (50.0, 14000.0)
-    assert config.mixup == MixConfig(probability=0.5)
+    assert config.mixup == MixConfig(probability=0.5, share=0)
     assert config.size == "auto"
 
 
@@ -155,13 +159,14 @@ def test_all_faults_of_a_section_come_at_once_with_their_full_keys() -> None:
         "lr": "1e-3",
         "name": 5,
         "band_hz": [1, "2"],
-        "mixup": {"probability": True, "probabilityx": 1},
+        "mixup": {"probability": True, "probabilityx": 1, "share": 0},
+        "noise": [{"probability": 0, "share": 1}, {"probability": 0, "share": "1"}],
         "limit": 1.5,
         "size": "large",
     }
     assert faults(tree) == [
         "params.yaml: train.amp: expected bool, got int 1",
-        "params.yaml: train.band_hz.1: expected float, got str '2'",
+        "params.yaml: train.band_hz[1]: expected float, got str '2'",
         "params.yaml: train.epochs: missing",
         "params.yaml: train.epohcs: unknown key, did you mean 'epochs'?",
         "params.yaml: train.limit: expected int, got float 1.5",
@@ -170,6 +175,7 @@ def test_all_faults_of_a_section_come_at_once_with_their_full_keys() -> None:
         "params.yaml: train.mixup.probability: expected float, got bool True",
         "params.yaml: train.mixup.probabilityx: unknown key, did you mean 'probability'?",
         "params.yaml: train.name: expected str, got int 5",
+        "params.yaml: train.noise[1].share: expected float, got str '1'",
         "params.yaml: train.size: expected float, got str 'large' or 'large' is none of ['auto']",
     ]
 
@@ -191,7 +197,7 @@ def test_value_of_another_kind_is_refused(field: str, value: object, said: str) 
 
 
 def test_list_of_another_length_is_refused() -> None:
-    assert faults({**GOOD, "band_hz": [1.0]}) == ["params.yaml: train.band_hz.1: missing"]
+    assert faults({**GOOD, "band_hz": [1.0]}) == ["params.yaml: train.band_hz[1]: missing"]
 
 
 def test_unknown_key_far_from_all_names_the_known_ones() -> None:
@@ -344,44 +350,119 @@ def test_key_declared_from_two_files_is_refused(root: Path) -> None:
         Params.for_stage("clash", None, root)
 
 
+def phases_of(
+    root: Path, text: str = PARAMS, own: type[Section] = OwnConfig
+) -> tuple[tuple[TrainConfig, ...], Section]:
+    (root / "params.yaml").write_text(text)
+    return Params.for_stage("phase", None, root).phases(TrainConfig, own, "finetune")
+
+
+def faults_of_phases(root: Path, text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        phases_of(root, text)
+    return sorted(str(caught.value).splitlines())
+
+
+def listing(phases: str) -> str:
+    """The params with a list of phases."""
+    assert "phases: null" in PARAMS
+    return PARAMS.replace("phases: null", f"phases: {phases}")
+
+
 def test_null_inherits_and_a_value_overrides_at_any_depth(root: Path) -> None:
-    shared, own = Params.for_stage("phase", None, root).phase(TrainConfig, OwnConfig, "finetune")
+    (shared,), own = phases_of(root)
     assert (shared.lr, shared.epochs, shared.mixup.probability) == (1e-05, 9, 0.5)
     assert own == OwnConfig(rounds=2)
 
 
 def test_false_and_zero_override_because_they_are_not_null(root: Path) -> None:
     text = PARAMS.replace("rounds: 2", "rounds: 2, amp: false").replace("lr: null", "lr: 0")
-    (root / "params.yaml").write_text(text)
-    shared, _ = Params.for_stage("phase", None, root).phase(TrainConfig, OwnConfig, "finetune")
+    (shared,), _ = phases_of(root, text)
     assert (shared.amp, shared.lr) == (False, 0.0)
 
 
-def test_faults_of_a_phase_are_named_where_they_stand(root: Path) -> None:
-    text = PARAMS.replace("rounds: 2", "loss: bec, roudns: 2, lrr: 1").replace(
-        "amp: true", "amp: 1"
-    )
-    (root / "params.yaml").write_text(text)
-    with pytest.raises(ConfigError) as caught:
-        Params.for_stage("phase", None, root).phase(TrainConfig, OwnConfig, "finetune")
-    assert sorted(str(caught.value).splitlines()) == [
+def test_each_phase_overrides_what_the_training_has(root: Path) -> None:
+    phases, own = phases_of(root, listing("[{loss: focal, epochs: 1}, {}, {mixup: {share: 1}}]"))
+    assert [(p.loss, p.epochs, p.lr) for p in phases] == [
+        ("focal", 1, 1e-05), ("bce", 9, 1e-05), ("bce", 9, 1e-05)
+    ]  # fmt: skip
+    assert [(p.mixup.probability, p.mixup.share) for p in phases] == [(0.5, 0), (0.5, 0), (0.5, 1)]
+    assert own == OwnConfig(rounds=2)
+
+
+def test_null_in_a_phase_is_a_value(root: Path) -> None:
+    text = listing("[{}, {limit: null}]").replace("lr: null", "lr: null, limit: 4")
+    phases, _ = phases_of(root, text)
+    assert [phase.limit for phase in phases] == [4, None]
+    assert faults_of_phases(root, listing("[{lr: null}]")) == [
+        "params.yaml: finetune.phases[0].lr: expected float, got null"
+    ]
+
+
+def test_list_in_a_phase_is_replaced_whole(root: Path) -> None:
+    noise = "[{probability: 1, share: 0}]"
+    phases, _ = phases_of(root, listing(f"[{{noise: {noise}}}, {{noise: []}}, {{}}]"))
+    assert [[mix.probability for mix in phase.noise] for phase in phases] == [[1], [], [0.1, 0.2]]
+
+
+def test_faults_of_a_training_are_named_where_they_stand(root: Path) -> None:
+    text = PARAMS.replace("rounds: 2", "loss: bec, roudns: 2, lrr: 1, phasse: 1")
+    assert faults_of_phases(root, text.replace("amp: true", "amp: 1")) == [
         "params.yaml: finetune.loss: 'bec' is none of ['bce', 'focal']",
         "params.yaml: finetune.lrr: unknown key, did you mean 'lr'?",
+        "params.yaml: finetune.phasse: unknown key, did you mean 'phases'?",
         "params.yaml: finetune.roudns: unknown key, did you mean 'rounds'?",
         "params.yaml: finetune.rounds: missing",
         "params.yaml: train.amp: expected bool, got int 1",
     ]
 
 
-def test_phase_that_is_no_section_is_refused(root: Path) -> None:
-    (root / "params.yaml").write_text("train: 3\nfinetune: {rounds: 1}\n")
-    with pytest.raises(ConfigError, match="train: expected section, got int 3"):
-        Params.for_stage("phase", None, root).phase(TrainConfig, OwnConfig, "finetune")
+def test_faults_of_all_phases_come_at_once_with_their_place_in_the_list(root: Path) -> None:
+    bad = "[{lrr: 1, loss: bec}, 3, {noise: [{share: 1}], mixup: {probabilty: 1}, rounds: 3}]"
+    text = listing(bad).replace("epochs: 9", "epochs: 0").replace("amp: true", "amp: 1")
+    assert faults_of_phases(root, text) == [
+        "params.yaml: finetune.epochs: expected greater than 0, got int 0",
+        "params.yaml: finetune.phases[0].loss: 'bec' is none of ['bce', 'focal']",
+        "params.yaml: finetune.phases[0].lrr: unknown key, did you mean 'lr'?",
+        "params.yaml: finetune.phases[1]: expected section, got int 3",
+        "params.yaml: finetune.phases[2].mixup.probabilty: unknown key, "
+        "did you mean 'probability'?",
+        "params.yaml: finetune.phases[2].noise[0].probability: missing",
+        "params.yaml: finetune.phases[2].rounds: holds for all phases, write it above them",
+        "params.yaml: train.amp: expected bool, got int 1",
+    ]
 
 
-def test_field_in_both_classes_of_a_phase_is_a_fault_of_the_code(root: Path) -> None:
+@pytest.mark.parametrize(
+    ("phases", "found"),
+    [("[]", "list []"), ("{lr: 1}", "section with lr"), ("2", "int 2"), ("''", "str ''")],
+)
+def test_phases_that_are_no_list_of_phases_are_refused(root: Path, phases: str, found: str) -> None:
+    assert faults_of_phases(root, listing(phases)) == [
+        f"params.yaml: finetune.phases: expected list of phases, or null for one, got {found}"
+    ]
+
+
+def test_missing_list_of_phases_is_refused(root: Path) -> None:
+    assert faults_of_phases(root, PARAMS.replace("phases: null, ", "")) == [
+        "params.yaml: finetune.phases: missing"
+    ]
+
+
+def test_training_that_is_no_section_is_refused(root: Path) -> None:
+    assert faults_of_phases(root, "train: 3\nfinetune: {rounds: 1}\n") == [
+        "params.yaml: train: expected section, got int 3"
+    ]
+
+
+def test_field_in_both_classes_of_a_training_is_a_fault_of_the_code(root: Path) -> None:
+    class OwnPhases(OwnConfig):
+        phases: int
+
+    with pytest.raises(ValueError, match=r"both have \['phases'\]"):
+        phases_of(root, own=OwnPhases)
     with pytest.raises(ValueError, match="both have"):
-        Params.for_stage("phase", None, root).phase(OwnConfig, OwnConfig, "finetune")
+        Params.for_stage("phase", None, root).phases(OwnConfig, OwnConfig, "finetune")
 
 
 def test_declared_params_name_file_and_key(root: Path) -> None:

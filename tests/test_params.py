@@ -14,10 +14,15 @@ from bclef.codehash import closure
 from bclef.config import Params, Section, read_yaml
 from bclef.declared import DEFAULT_FILE, declared_params, stage_items
 from bclef.dotted import covers, leaves
-from bclef.recipe import override, read_recipes
+from bclef.recipe import override, read_recipe, read_recipes, recipe_names
 
 REPOSITORY = Path(__file__).parents[1]
-RECIPES = sorted(path.stem for path in (REPOSITORY / "recipes").glob("*.yaml"))
+RECIPES = [
+    f"{name}{variant}{small}"
+    for name in recipe_names(REPOSITORY)
+    for variant in [f":{each}" for each in read_recipe(name, REPOSITORY).variants] or [""]
+    for small in ("", "-small")
+]
 KINDS = {"bool": bool, "float": float, "int": int, "str": str}
 
 Read = tuple[str, str, tuple[str, ...], str]
@@ -50,13 +55,13 @@ def parsed(module: str) -> ast.Module:
 
 @cache
 def reads(module: str) -> list[Read]:
-    """Returns the calls `.section(Class, "key")`, `.value("key", kind)`, `.phase(A, B, "key")`."""
+    """Returns the calls `.section(Class, "key")`, `.value("key", kind)`, `.phases(A, B, "key")`."""
     found = []
     for node in ast.walk(parsed(module)):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue
         keys = [word.value for word in node.args if isinstance(word, ast.Constant)]
-        if node.func.attr in ("section", "value", "phase") and keys and isinstance(keys[0], str):
+        if node.func.attr in ("section", "value", "phases") and keys and isinstance(keys[0], str):
             classes = [
                 ast.unparse(word) for word in node.args if not isinstance(word, ast.Constant)
             ]
@@ -64,6 +69,12 @@ def reads(module: str) -> list[Read]:
     return found
 
 
+@cache
+def stage_reads(stage: str) -> list[Read]:
+    return [read for module in closure(stage, REPOSITORY) for read in reads(module)]
+
+
+@cache
 def named(module: str, name: str) -> type[Section]:
     """Returns the class that `name` stands for in a module, imported in a function maybe."""
     for node in ast.walk(parsed(module)):
@@ -74,18 +85,17 @@ def named(module: str, name: str) -> type[Section]:
 
 def read_all(params: Params) -> None:
     """Reads from `params` all that the stage's code reads, as the classes that it reads it as."""
-    for module in closure(params.stage, REPOSITORY):
-        for _, method, names, key in reads(module):
-            if not module.startswith("stages.") and not any(covers(at, key) for at in params.files):
-                continue  # a library function that this stage does not call
-            if method == "value":
-                params.value(key, KINDS.get(names[0], object))
-                continue
-            classes = [named(module, name) for name in names]
-            if method == "section":
-                params.section(classes[0], key)
-            else:
-                params.phase(classes[0], classes[1], key)
+    for module, method, names, key in stage_reads(params.stage):
+        if not module.startswith("stages.") and not any(covers(at, key) for at in params.files):
+            continue  # a library function that this stage does not call
+        if method == "value":
+            params.value(key, KINDS.get(names[0], object))
+            continue
+        classes = [named(module, name) for name in names]
+        if method == "section":
+            params.section(classes[0], key)
+        else:
+            params.phases(classes[0], classes[1], key)
 
 
 def test_every_leaf_of_params_reruns_some_stage() -> None:
@@ -107,16 +117,12 @@ def test_stage_declares_params_that_exist(stage: str, item: str | None) -> None:
 def test_stage_declares_no_section_that_its_code_does_not_read(stage: str) -> None:
     if stage == "code":
         return
-    keys = [key for module in closure(stage, REPOSITORY) for *_, key in reads(module)]
-    keys += ["train"] if any(method == "phase" for _, method, *_ in _stage_reads(stage)) else []
+    keys = [key for *_, key in stage_reads(stage)]
+    keys += ["train"] if any(method == "phases" for _, method, *_ in stage_reads(stage)) else []
     item = next(item for name, item in instances() if name == stage)
     declared = Params.for_stage(stage, item, REPOSITORY).files
     unread = [at for at in declared if not any(covers(at, key) for key in keys)]
     assert [at for at in unread if not at.startswith("folds.")] == []
-
-
-def _stage_reads(stage: str) -> list[Read]:
-    return [read for module in closure(stage, REPOSITORY) for read in reads(module)]
 
 
 def test_params_load_through_every_section_of_every_stage() -> None:
@@ -125,11 +131,14 @@ def test_params_load_through_every_section_of_every_stage() -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_recipe_loads_through_every_section_of_every_stage(name: str, tmp_path: Path) -> None:
+def test_recipe_loads_through_every_section_of_every_stage(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for file in ("dvc.yaml", "params.yaml"):
         shutil.copy(REPOSITORY / file, tmp_path)
     overrides = read_recipes([name], REPOSITORY)
     arguments = [override(key, value) for key, value in overrides.items()]
     apply_overrides(tmp_path / "params.yaml", arguments)
+    monkeypatch.setattr("bclef.config.read_yaml", cache(read_yaml))  # once, not for each stage
     for stage, item in instances():
         read_all(Params.for_stage(stage, item, tmp_path))

@@ -6,21 +6,30 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from dvc.utils.cli_parse import to_path_overrides
 from dvc.utils.hydra import apply_overrides
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bclef.config import ConfigError, read_yaml
-from bclef.dotted import lookup
-from bclef.recipe import main, override, read_recipes
+from bclef.dotted import grafted, leaves
+from bclef.recipe import main, override, read_recipe, read_recipes
 
 REPOSITORY = Path(__file__).parents[1]
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
+NAMES = [
+    f"{path.stem}{variant}{small}"
+    for path in RECIPES
+    for variant in ("", *(f":{name}" for name in read_recipe(path.stem, REPOSITORY).variants))
+    for small in ("", "-small")
+]
 
 VALUES: list[object] = [
     None, True, False, 0, -3, 1e-05, 1e300, float("inf"), "", "yes", "null", "1e-5", "0123", "a,b",
     "it's", "x:y=z{1}", "[a]", "back\\slash", "back\\", "\\'", "$x", "a=b", "#", "*", "~", "(a)",
     "2026-11-20", [], [1, "a'b", [None]], {"k": "v", "deep": {"l": [1.5, True]}},
+    [{"kind": "recordings", "recordings": "*nocall*", "low": -3.0, "high": 1e-05}, {"kind": None}],
+    [{"loss": "bce", "epochs": 3, "noise": [{"low": 0}], "mixup": {"p": 0.5}}, {}],
 ]  # fmt: skip
 
 
@@ -57,6 +66,8 @@ def test_value_survives_the_shell_and_hydra(root: Path, value: object) -> None:
     apply_overrides(root / "params.yaml", [argument])
     found = read_yaml(root / "params.yaml")["x"]
     assert found == value
+    # `dvc exp run -S` first splits off the file, which stands before a colon.
+    assert to_path_overrides([argument]) == {"params.yaml": [argument]}
     assert type(found) is type(value)
 
 
@@ -95,7 +106,7 @@ def test_recipes_print_as_one_line_and_the_later_wins(
 ) -> None:
     code, out, _ = run(root, monkeypatch, "small", "wide")
     assert code == 0
-    assert out == "-S train.lr=2 -S train.name='it\\'s' -S train.band_hz=[50,14000]\n"
+    assert out == "-S train.name='it\\'s' -S train.lr=2 -S train.band_hz=[50,14000]\n"
     assert "-S train.lr=1e-05" in run(root, monkeypatch, "wide", "small")[1]
 
 
@@ -117,6 +128,137 @@ def test_unknown_recipe_lists_the_known_ones_on_stderr(
     code, out, err = run(root, monkeypatch, "smoll")
     assert (code, out) == (2, "")
     assert "no recipe 'smoll'; known are small, wide" in err
+
+
+VARIED = """\
+# Two networks, one recipe.
+# source: ours
+train.lr: 3
+train.noise: [{kind: white, low: 1.0}, {kind: recordings, low: 2.0}]
+variants:
+  tiny: &tiny {train.lr: 4, train.name: tiny}
+  wide: {<<: *tiny, train.name: wide, train.noise: [{kind: pink, low: 0.5, high: 3.0}]}
+  plain: {}
+"""
+
+
+@pytest.fixture
+def varied(root: Path) -> Path:
+    params = (root / "params.yaml").read_text()
+    noise = "noise: [{kind: old, low: 9.0, high: 9.0}, {kind: old, low: 9.0}, {kind: old}]}"
+    (root / "params.yaml").write_text(params.replace("band_hz: [1, 2]}", f"band_hz: [1], {noise}"))
+    (root / "recipes/net.yaml").write_text(VARIED)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "lr", "net"),
+    [
+        ("net", 4, "tiny"),
+        ("net:tiny", 4, "tiny"),
+        ("net:wide", 4, "wide"),
+        ("net-small", 1e-05, "it's"),
+        ("net:wide-small", 1e-05, "it's"),
+    ],
+)
+def test_variant_overrides_its_recipe_and_small_overrides_both(
+    varied: Path, name: str, lr: float, net: str
+) -> None:
+    overrides = read_recipes([name], varied)
+    assert (overrides["train.lr"], overrides["train.name"]) == (lr, net)
+    assert len(overrides["train.noise"]) == (1 if "wide" in name else 2)
+    assert "variants" not in overrides
+
+
+def test_variant_without_overrides_is_the_recipe_itself(varied: Path) -> None:
+    assert read_recipes(["net:plain"], varied)["train.lr"] == 3
+
+
+def test_list_of_mappings_replaces_the_old_one_whole(
+    varied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(varied, monkeypatch, "--apply", "net:wide")[:2] == (0, "")
+    noise = read_yaml(varied / "params.yaml")["train"]["noise"]
+    assert noise == [{"kind": "pink", "low": 0.5, "high": 3.0}]
+
+
+def test_later_name_wins_over_a_small_one_before_it(varied: Path) -> None:
+    assert read_recipes(["net-small", "wide"], varied)["train.lr"] == 2
+
+
+def test_override_of_a_part_after_one_of_the_whole_stays_after_it(root: Path) -> None:
+    (root / "recipes/a.yaml").write_text("train.lr: 1\ntrain: {lr: 5, name: b}\n")
+    (root / "recipes/b.yaml").write_text("train.lr: 7\n")
+    assert list(read_recipes(["a", "b"], root).items())[-1] == ("train.lr", 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("net:wid", "recipe 'net' has no variant 'wid'; known are tiny, wide, plain"),
+        ("net:", "recipe 'net' has no variant ''; known are tiny, wide, plain"),
+        ("net:wid-small", "recipe 'net' has no variant 'wid'"),
+        ("small:x", "recipe 'small' has no variant 'x'; it has none"),
+        ("nett-small", "no recipe 'nett'; known are net, small, wide"),
+    ],
+)
+def test_unknown_variant_lists_the_known_ones(
+    varied: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    code, out, err = run(varied, monkeypatch, name)
+    assert (code, out) == (2, "")
+    assert said in err
+
+
+def test_recipe_whose_name_ends_in_small_is_itself(root: Path) -> None:
+    (root / "recipes/very-small.yaml").write_text("train.lr: 8\n")
+    assert read_recipes(["very-small"], root) == {"train.lr": 8}
+
+
+def test_unknown_key_of_a_variant_is_named_with_the_variant(
+    varied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (varied / "recipes/net.yaml").write_text(
+        VARIED.replace("train.noise: [{kind: pink", "x.y: [{k")
+    )
+    assert (
+        "recipes/net.yaml: variants.wide: x.y: not in params.yaml"
+        in (run(varied, monkeypatch, "net:wide")[2])
+    )
+
+
+@pytest.mark.parametrize(
+    ("variants", "said"),
+    [
+        ("[a]", "variants: expected dotted keys, got list ['a']"),
+        ("{a: null}", "variants.a: expected dotted keys, got null"),
+    ],
+)
+def test_variants_that_are_no_mappings_are_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch, variants: str, said: str
+) -> None:
+    (root / "recipes/odd.yaml").write_text(f"variants: {variants}\n")
+    code, _, err = run(root, monkeypatch, "odd")
+    assert code == 2
+    assert f"odd.yaml: {said}" in err
+
+
+def test_list_names_recipes_variants_and_what_they_are(
+    varied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(varied, monkeypatch, "--list")[:2] == (
+        0,
+        "net    Two networks, one recipe.\n       variants: tiny, wide, plain\nsmall\nwide\n",
+    )
+
+
+@pytest.mark.parametrize("arguments", [[], ["--list", "small"]])
+def test_names_or_list_and_not_both(
+    root: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    code, _, err = run(root, monkeypatch, *arguments)
+    assert code == 2
+    assert "either names of recipes, or --list" in err
 
 
 def test_recipe_outside_of_a_project_says_so(
@@ -161,14 +303,16 @@ def test_there_is_a_recipe_to_test() -> None:
     assert RECIPES
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipe_of_the_repository_gives_its_own_values_back(path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_recipe_of_the_repository_gives_its_own_values_back(name: str, tmp_path: Path) -> None:
     params = tmp_path / "params.yaml"
     params.write_text((REPOSITORY / "params.yaml").read_text())
-    overrides: dict[str, Any] = read_recipes([path.stem], REPOSITORY)
+    overrides: dict[str, Any] = read_recipes([name], REPOSITORY)
+    expected = read_yaml(params)
+    for key, value in leaves(overrides):
+        expected = grafted(expected, key, value)
     apply_overrides(params, [override(key, value) for key, value in overrides.items()])
-    tree = read_yaml(params)
-    assert {key: lookup(tree, key) for key in overrides} == overrides
+    assert read_yaml(params) == expected
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -5,8 +5,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bclef.config import ConfigError, read_yaml
 from bclef.leaks import LeakError, audit_leaks, refuse_leaks
-from bclef.splits import SPLITS, SplitError, SplitsConfig, assign_folds, split_counts
+from bclef.splits import (
+    MOST_FOLDS,
+    SPLITS,
+    SplitError,
+    SplitsConfig,
+    assign_folds,
+    split_counts,
+)
 from bclef.tables import write_table
 from bclef.taxonomy import ClassList
 
@@ -547,3 +555,14 @@ def test_a_hundred_thousand_rows_pass_the_audit() -> None:
     targets = ClassList(tuple(f"t{n}" for n in range(200)))
     splits = assign_folds(recordings, clips, targets, BY_SPECIES, seed=0)
     assert audit_leaks(splits, recordings, clips, BY_SPECIES).empty
+
+
+def test_more_folds_than_the_pipeline_finetunes_are_refused() -> None:
+    repository = Path(__file__).parents[1]
+    folds = read_yaml(repository / "dvc.yaml")["stages"]["finetune"]["matrix"]["fold"]
+    switches = read_yaml(repository / "params.yaml")["folds"]
+    assert folds == list(range(MOST_FOLDS))
+    assert list(switches) == [f"f{fold}" for fold in folds]
+    tree = {"n_folds": len(folds) + 1, "group_by": "recordist"}
+    with pytest.raises(ConfigError, match=r"params\.yaml: splits\.n_folds: found 6, expected .* 5"):
+        SplitsConfig.from_tree(tree, "params.yaml", "splits")

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from bclef.frontend import FrontEndConfig
 from bclef.models import BirdModel, ModelConfig, ModelSpec, build_model
-from bclef.phases import PhaseSetup
 from bclef.store import FEATURE_INDEX_NEEDS, VERSION, step_samples
 from bclef.tables import Schema, write_table
-from bclef.training import TrainConfig
+from bclef.trainconfig import TrainConfig
 
 SAMPLE_RATE_HZ = 8000
 TONES_HZ = {"ani": 600.0, "bee": 1100.0, "cro": 1900.0, "dov": 3000.0}
@@ -56,8 +55,9 @@ class MemoryStore:
 
 
 def make_index(rows: list[dict[str, object]]) -> pd.DataFrame:
-    index = pd.DataFrame(rows)
-    return index.astype({"recording_id": "string", "role": "string", "label": "string"})
+    index = pd.DataFrame([{"rating": None, "source": "world"} | row for row in rows])
+    strings = dict.fromkeys(("recording_id", "role", "label", "source"), "string")
+    return index.astype({**strings, "rating": "float32"})
 
 
 @pytest.fixture
@@ -147,6 +147,9 @@ def frontend() -> FrontEndConfig:
             "wave_scaling": "none",
             "top_db": 80.0,
             "scaling": "n80",
+            "padding": "reflect",
+            "channels": "mono",
+            "image_size": None,
         },
         "test",
     )
@@ -157,10 +160,20 @@ def model_config() -> ModelConfig:
     return ModelConfig(
         backbone="lcnet_035",
         pretrained=False,
+        input_s=1.0,
+        scored_s=1.0,
+        part_s=None,
+        mel_batch_norm=False,
         head="sed",
         frequency_pool="mean",
+        frame_smoothing=False,
         hidden_features=None,
         dropout=0.2,
+        hidden_dropout=0.0,
+        n_dropouts=1,
+        clip_pooling="logit",
+        max_share=0.0,
+        frame_shift=0,
         drop_path=0.0,
     )
 
@@ -170,7 +183,6 @@ def spec(frontend: FrontEndConfig, model_config: ModelConfig) -> ModelSpec:
     return ModelSpec(
         labels=tuple(TONES_HZ),
         sample_rate_hz=SAMPLE_RATE_HZ,
-        window_samples=SAMPLE_RATE_HZ,
         frontend=frontend,
         model=model_config,
     )
@@ -185,7 +197,7 @@ def lively_model(spec: ModelSpec) -> BirdModel:
     model = build_model(spec, seed=3)
     wave = torch.randn(64, spec.window_samples, generator=torch.Generator().manual_seed(1))
     for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.momentum = None
     with torch.no_grad():
         model.train()(wave.cumsum(dim=1) * torch.logspace(-5, -2, 64)[:, None])
@@ -194,59 +206,110 @@ def lively_model(spec: ModelSpec) -> BirdModel:
 
 @pytest.fixture
 def train_config() -> TrainConfig:
-    return TrainConfig(
-        window_s=1.0,
-        sampler="inverse_sqrt",
-        crop_place="active",
-        secondary_label_value=1.0,
-        batch_size=8,
-        clips_per_epoch=32,
-        mixup_probability=0.5,
-        mixup_level_db=6.0,
-        noise_probability=0.5,
-        noise_snr_min_db=0.0,
-        noise_snr_max_db=20.0,
-        gain_range_db=6.0,
-        mask_probability=0.5,
-        n_time_masks=1,
-        time_mask_share=0.2,
-        n_frequency_masks=1,
-        frequency_mask_share=0.1,
-        loss="bce",
-        frame_loss_weight=0.5,
-        label_smoothing=0.01,
-        epochs=3,
-        lr=5e-3,
-        warmup_epochs=0.5,
-        weight_decay=0.01,
-        gradient_clip_norm=1.0,
-        ema_decay=0.8,
-        precision="float32",
-        validate_every_epochs=2,
-        val_step_s=1.0,
-        select="last",
-    )
-
-
-@pytest.fixture
-def setup(
-    world: MemoryStore,
-    splits: pd.DataFrame,
-    frontend: FrontEndConfig,
-    model_config: ModelConfig,
-    train_config: TrainConfig,
-    tmp_path: Path,
-) -> PhaseSetup:
-    return PhaseSetup(
-        store=world,
-        splits=splits,
-        sample_rate_hz=SAMPLE_RATE_HZ,
-        frontend=frontend,
-        model=model_config,
-        train=train_config,
-        seed=1,
-        work_dir=tmp_path / "work",
-        on_metrics=lambda _figures, _epoch: None,
-        params={"train.lr": 5e-3},
-        data={"data/features/index.parquet": "0" * 64},
+    return TrainConfig.from_tree(
+        {
+            "epochs": 3,
+            "max_epochs": None,
+            "clips_per_epoch": 32,
+            "batch_size": 8,
+            "accumulate_batches": 1,
+            "optimiser": "adamw",
+            "lr": 5e-3,
+            "backbone_lr_share": 1.0,
+            "trainable": "all",
+            "schedule": "cosine",
+            "schedule_every": "step",
+            "warmup_epochs": 0.5,
+            "initial_lr_share": 0.0,
+            "final_lr_share": 0.0,
+            "weight_decay": 0.01,
+            "gradient_clip_norm": 1.0,
+            "gradient_clip_value": None,
+            "ema_decay": 0.8,
+            "swa_epochs": None,
+            "precision": "float32",
+            "devices": 1,
+            "nodes": 1,
+            "validate_every_epochs": 2,
+            "val_step_s": 1.0,
+            "select": "last",
+            "soup_size": 2,
+            "window_s": 1.0,
+            "min_rating": 0.0,
+            "sampler": "inverse_sqrt",
+            "copies_up_to": None,
+            "max_per_class": None,
+            "crop_place": "active",
+            "short_clips": "anywhere",
+            "self_mixup_s": None,
+            "scored_labels": None,
+            "scored_share": 0.0,
+            "noise_share": 0.0,
+            "secondary_label_value": 1.0,
+            "label_smoothing": 0.01,
+            "smoothing": "spread",
+            "rating_weight": False,
+            "background_weight": 1.0,
+            "loss": "bce",
+            "clip_loss_weight": 1.0,
+            "frame_loss_weight": 0.5,
+            "soft_auc_weight": 0.0,
+            "soft_auc_on": "probability",
+            "loss_sum": False,
+            "mixup": {
+                "probability": 0.5,
+                "per_batch": False,
+                "signal": "mean",
+                "labels": "union",
+                "beta": 1.0,
+                "gain_draw": "db",
+                "gain_min_db": -6.0,
+                "gain_max_db": 6.0,
+                "match_level": "rms",
+                "third_probability": 0.0,
+                "normalise_peak": False,
+            },
+            "noise": [
+                {
+                    "kind": "recordings",
+                    "recordings": "*",
+                    "mode": "snr_rms",
+                    "low": 0.0,
+                    "high": 20.0,
+                    "probability": 0.5,
+                }
+            ],
+            "noise_at_most_one": False,
+            "filtering": {"probability": 0.0, "min_db": -20.0, "n_points": 4},
+            "low_pass": {
+                "probability": 0.0,
+                "cutoff_min_hz": 500.0,
+                "cutoff_max_hz": 2000.0,
+                "slope_db_per_octave": 12.0,
+            },
+            "gain": {"probability": 0.5, "range_db": 6.0, "transition_share": 0.0},
+            "pitch_shift": {"probability": 0.0, "range_semitones": 4.0},
+            "time_shift": {"probability": 0.0, "max_share": 0.5},
+            "selective_mixup": {"probability": 0.0, "beta": 1.0},
+            "image_mixup": {
+                "probability": 0.0,
+                "per_batch": False,
+                "labels": "blend",
+                "beta": 1.0,
+            },
+            "tilt": {"probability": 0.0, "max_share": 0.5},
+            "power": {"probability": 0.0, "exponent_min": 0.5, "exponent_max": 2.0},
+            "masks": {
+                "time_probability": 0.5,
+                "n_time": 1,
+                "time_share": 0.2,
+                "frequency_probability": 0.5,
+                "n_frequency": 1,
+                "frequency_share": 0.1,
+                "random_number": False,
+                "per_batch": False,
+                "fill": "mean",
+            },
+        },
+        "test",
     )
