@@ -231,7 +231,7 @@ def augment_waves(clips: Clips, noise: Tensor, draws: Draws, sample_rate_hz: int
         sample_rate_hz: Of the waves.
     """
     wave = mix_waves(clips.signal, draws.mixup)
-    wave = add_noises(wave, noise, draws.noise)
+    wave = add_noises(wave, noise, draws.noise, in_place=wave is not clips.signal)
     wave = change_spectrum(wave, draws.spectrum, sample_rate_hz)
     wave = change_level(wave, draws.gain)
     wave = shift_pitch(wave, draws.pitch)

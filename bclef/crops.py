@@ -62,7 +62,7 @@ def read_pcm(
 
     A clip of several crops is their sum, made softer only where it would exceed full scale.
     """
-    waves = np.zeros((len(clips), window_samples), np.int16)
+    waves = np.empty((len(clips), window_samples), np.int16)
     for wave, crops in zip(waves, clips, strict=True):
         if len(crops) == 1:
             _write(store, crops[0], wave)
@@ -74,15 +74,14 @@ def read_pcm(
 def _write(store: WaveStore, crop: Crop, wave: NDArray[np.int16]) -> None:
     pcm = store.read(crop.recording_id, crop.first_sample, crop.n_samples)
     if crop.is_tiled:
-        wave[crop.place :] = np.resize(pcm, len(wave) - crop.place)
-    else:
-        wave[crop.place : crop.place + crop.n_samples] = pcm
+        pcm = np.resize(pcm, len(wave) - crop.place)
+    end = crop.place + len(pcm)
+    wave[: crop.place], wave[crop.place : end], wave[end:] = 0, pcm, 0
 
 
 def _sum(store: WaveStore, crops: Sequence[Crop], window_samples: int) -> NDArray[np.int16]:
-    total, part = np.zeros(window_samples, np.int64), np.zeros(window_samples, np.int16)
+    total, part = np.zeros(window_samples, np.int64), np.empty(window_samples, np.int16)
     for crop in crops:
-        part[:] = 0
         _write(store, crop, part)
         total += part
     peak = int(np.abs(total).max())

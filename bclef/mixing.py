@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from bclef.chances import beta_shares, between, check_range, chosen
 from bclef.config import Section
 from bclef.levels import SILENCE, amplitude, peak, rms
+from bclef.rowwise import change_rows, rows_of
 
 LabelRule: TypeAlias = Literal["union", "max", "blend"]
 """Labels of mixed clips: their sum up to 1, the larger one, or both in their shares."""
@@ -227,13 +228,23 @@ def mix_waves(wave: Tensor, draw: WaveMixDraw) -> Tensor:
         own, other = level[mix.rows], level[mix.partner]
         audible = (own > SILENCE) & (other > SILENCE)
         factor = mix.partner_share * torch.where(audible, own / other, 1.0)
-        mixed = result[mix.rows] * mix.own_share[:, None].to(wave.dtype)
-        result[mix.rows] = mixed.addcmul_(wave[mix.partner], factor[:, None].to(wave.dtype))
+        _mix_in(result, wave, mix, factor.to(wave.dtype))
     if draw.normalise_peak:
         mixed = result[draw.second.rows]
         highest = peak(mixed)
         result[draw.second.rows] = mixed / torch.where(highest > SILENCE, highest, 1.0)[:, None]
     return result
+
+
+def _mix_in(result: Tensor, wave: Tensor, mix: MixDraw, factor: Tensor) -> None:
+    """Changes `result` [R, T] by the partners in `wave` [R, T], times `factor` [K]."""
+    own_share = mix.own_share.to(wave.dtype)
+
+    def mix_some(mixed: Tensor, which: slice) -> None:
+        partner = rows_of(wave, mix.partner[which])
+        mixed.mul_(own_share[which, None]).addcmul_(partner, factor[which, None])
+
+    change_rows(result, mix.rows, mix_some)
 
 
 def mix_labels(labels: Labels, mixes: Sequence[MixDraw]) -> Labels:

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from bclef.chances import between, check_range, chosen
 from bclef.config import Section
 from bclef.levels import SILENCE, amplitude, peak, rms
+from bclef.rowwise import change_rows
 
 NoiseKind: TypeAlias = Literal["recordings", "white", "pink"]
 NoiseMode: TypeAlias = Literal["snr_rms", "snr_peak", "blend", "amplitude"]
@@ -93,13 +94,16 @@ def draw_noises(
     return tuple(draws)
 
 
-def add_noises(wave: Tensor, recorded: Tensor, draws: Sequence[NoiseDraw]) -> Tensor:
+def add_noises(
+    wave: Tensor, recorded: Tensor, draws: Sequence[NoiseDraw], *, in_place: bool = False
+) -> Tensor:
     """Returns `wave` [R, T] plus the noise of each adder, one after another.
 
     Args:
         wave: The clips.
         recorded: [K, T]: a row for each row of each draw of kind `recordings`, in their order.
         draws: Of the adders.
+        in_place: Whether `wave` may be changed, or else a copy is.
 
     Raises:
         ValueError: `recorded` has more or fewer rows than the draws.
@@ -107,10 +111,13 @@ def add_noises(wave: Tensor, recorded: Tensor, draws: Sequence[NoiseDraw]) -> Te
     n_rows = [len(draw.rows) if draw.kind == "recordings" else 0 for draw in draws]
     if sum(n_rows) != len(recorded):
         raise ValueError(f"{len(recorded)} rows of recorded noise for draws of {n_rows}")
+    if not any(len(draw.rows) for draw in draws):
+        return wave
+    result = wave if in_place else wave.clone()
     for draw, noise in zip(draws, recorded.split(n_rows), strict=True):
         if len(draw.rows):
-            wave = add_noise(wave, noise if draw.kind == "recordings" else made(wave, draw), draw)
-    return wave
+            _add(result, noise if draw.kind == "recordings" else made(wave, draw), draw)
+    return result
 
 
 def add_noise(wave: Tensor, noise: Tensor, draw: NoiseDraw) -> Tensor:
@@ -123,17 +130,27 @@ def add_noise(wave: Tensor, noise: Tensor, draw: NoiseDraw) -> Tensor:
         recipes.md E21 (`snr_peak`; `snr_rms` is the same by root mean square), E22 (`blend`, by the
         peak of the crop, not of the file).
     """
-    clean, noise, amount = wave[draw.rows], noise.to(wave.dtype), draw.amount.to(wave.dtype)
-    measure = rms if draw.mode in ("snr_rms", "amplitude") else peak
-    own, other = measure(clean), measure(noise)
-    if draw.mode == "amplitude":
-        aimed = amplitude(amount)
-    elif draw.mode == "blend":
-        aimed, clean = own * amount, clean * (1 - amount)[:, None]
-    else:
-        aimed = own / amplitude(amount)
-    factor = torch.where(other > SILENCE, aimed / other.clamp(min=SILENCE), 0.0)
-    return wave.index_copy(0, draw.rows, clean.addcmul(noise, factor[:, None]))
+    result = wave.clone()
+    _add(result, noise, draw)
+    return result
+
+
+def _add(wave: Tensor, noise: Tensor, draw: NoiseDraw) -> None:
+    def add_some(clean: Tensor, which: slice) -> None:
+        part, amount = noise[which].to(wave.dtype), draw.amount[which].to(wave.dtype)
+        measure = rms if draw.mode in ("snr_rms", "amplitude") else peak
+        own, other = measure(clean), measure(part)
+        if draw.mode == "amplitude":
+            aimed = amplitude(amount)
+        elif draw.mode == "blend":
+            aimed = own * amount
+            clean.mul_((1 - amount)[:, None])
+        else:
+            aimed = own / amplitude(amount)
+        factor = torch.where(other > SILENCE, aimed / other.clamp(min=SILENCE), 0.0)
+        clean.addcmul_(part, factor[:, None])
+
+    change_rows(wave, draw.rows, add_some)
 
 
 def made(wave: Tensor, draw: NoiseDraw) -> Tensor:

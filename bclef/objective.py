@@ -19,14 +19,19 @@ def training_loss(model: BirdModel, batch: Batch, config: LossConfig) -> Tensor:
     process with all rows, but for the soft area under the curve (`bclef.losses.soft_auc`).
     """
     rate_hz = model.spec.sample_rate_hz
-    clips = Clips(batch.wave.float() / FULL_SCALE, batch.target, batch.mask, batch.weight)
-    clips = augment_waves(clips, batch.noise.float() / FULL_SCALE, batch.draws, rate_hz)
+    clips = Clips(_floats(batch.wave), batch.target, batch.mask, batch.weight)
+    clips = augment_waves(clips, _floats(batch.noise), batch.draws, rate_hz)
     clips = augment_images(clips._replace(signal=model.images(clips.signal)), batch.draws)
     image, target, mask, weight = (part[: batch.n_kept] for part in clips)
     logits = model.features(image)
     target = smooth_labels(target, config.label_smoothing, config.smoothing)
     truth = Truth(target, mask, weight, _divisor(batch, config))
     return total_loss(logits.clip.float(), logits.frames.float(), truth, config)
+
+
+def _floats(pcm: Tensor) -> Tensor:
+    # In place: on a CPU, fresh memory for a whole batch costs far more than the product itself.
+    return pcm.float().mul_(1 / FULL_SCALE)
 
 
 def _divisor(batch: Batch, config: LossConfig) -> float:

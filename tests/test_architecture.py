@@ -28,9 +28,9 @@ FLOORS = {
     1: "archive clips duplicates ebird events failures features fingerprints labelling leaks "
     "matches meters naming nomenclature normal_forms rawfiles recordings rejections sidecars sieve "
     "skipped sources splits store suspicion taxonomy windowscores",
-    2: "augment averaging backbones chances checkpoints clipsampling cropplaces crops "
-    "dataset frontend heads holdout imagechanges intervals levels losses metrics mixing "
-    "modelfiles models noises objective optimisers schedules scorecards selection spectrogram "
+    2: "augment averaging backbones chances checkpoints clipsampling cropplaces crops dataset "
+    "frontend heads holdout imagechanges intervals levels losses metrics mixing modelfiles "
+    "models noises objective optimisers rowwise schedules scorecards selection spectrogram "
     "streams trainconfig transit truth wavechanges",
     3: "baseline distillation finetuning handover inference launching phasetraining postprocess "
     "pretraining pseudolabels training "

@@ -333,6 +333,7 @@ def test_a_stage_does_not_wait_for_a_dead_server(workspace: Path) -> None:
                 process.kill()
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("number", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"])
 def test_only_the_first_of_several_processes_locks_and_writes(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, number: str

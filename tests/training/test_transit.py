@@ -1,6 +1,8 @@
 """Batches on their way from worker processes: same type, same values, few files."""
 
 import pickle
+import subprocess
+import sys
 from multiprocessing.reduction import ForkingPickler
 from typing import NamedTuple
 
@@ -66,3 +68,21 @@ def test_accelerators_get_workers_of_the_cores_that_are_left(
     assert n_workers(1) == 0
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert [n_workers(n_processes) for n_processes in (1, 2, 4, 16)] == [8, 5, 2, 1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the GNU C library")
+def test_memory_of_one_batch_serves_the_next() -> None:
+    """Else the system clears it page by page each time; in a process of its own, as it stays so."""
+    program = """
+import resource, torch, sys
+from bclef.transit import keep_memory
+if sys.argv[1] == "kept": keep_memory()
+def step(): return [torch.zeros(2**21) for _ in range(20)]
+for _ in range(3): step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5): step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    told = [sys.executable, "-c", program]
+    n_faults = [int(subprocess.check_output([*told, how])) for how in ("kept", "given back")]
+    assert n_faults[0] < n_faults[1] / 2
