@@ -43,8 +43,8 @@ class HeadConfig(Section):
     max_share: float = Field(ge=0, le=1)
     """Share of the frames' maximum in the probability of a clip; the rest is the pooled one's."""
     frame_shift: int = Field(ge=0)
-    """Frames of the maps by which the span of that maximum is moved to and fro, each with a weight
-    of a quarter; 0 for none."""
+    """Frames of the maps by which the span of that maximum is moved back and forth, each with a
+    weight of a quarter; 0 for none."""
 
     @model_validator(mode="after")
     def _has_effect(self) -> Self:

@@ -418,14 +418,14 @@ def test_faults_of_a_training_are_named_where_they_stand(root: Path) -> None:
 
 
 def test_faults_of_all_phases_come_at_once_with_their_place_in_the_list(root: Path) -> None:
-    bad = "[{lrr: 1, loss: bec}, 3, {noise: [{share: 1}], mixup: {probabilty: 1}, rounds: 3}]"
+    bad = "[{lrr: 1, loss: bec}, 3, {noise: [{share: 1}], mixup: {probabillity: 1}, rounds: 3}]"
     text = listing(bad).replace("epochs: 9", "epochs: 0").replace("amp: true", "amp: 1")
     assert faults_of_phases(root, text) == [
         "params.yaml: finetune.epochs: expected greater than 0, got int 0",
         "params.yaml: finetune.phases[0].loss: 'bec' is none of ['bce', 'focal']",
         "params.yaml: finetune.phases[0].lrr: unknown key, did you mean 'lr'?",
         "params.yaml: finetune.phases[1]: expected section, got int 3",
-        "params.yaml: finetune.phases[2].mixup.probabilty: unknown key, "
+        "params.yaml: finetune.phases[2].mixup.probabillity: unknown key, "
         "did you mean 'probability'?",
         "params.yaml: finetune.phases[2].noise[0].probability: missing",
         "params.yaml: finetune.phases[2].rounds: holds for all phases, write it above them",
