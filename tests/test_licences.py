@@ -212,7 +212,7 @@ def test_spellings_in_params_become_normal_forms() -> None:
 @pytest.mark.parametrize("slip", ["CC-BYE", "by-nc", "free", "", "all rights reserved"])
 def test_slip_of_the_pen_in_params_is_refused_with_the_known_forms(slip: str) -> None:
     message = re.escape(
-        f"params.yaml: licences.allow.1: {slip!r} is no licence; known are CC0, CC-BY, CC-BY-SA, "
+        f"params.yaml: licences.allow[1]: {slip!r} is no licence; known are CC0, CC-BY, CC-BY-SA, "
         "CC-BY-NC, CC-BY-NC-SA, CC-BY-ND, CC-BY-NC-ND, unknown, a version may follow"
     )
     with pytest.raises(ConfigError, match=message):
