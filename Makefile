@@ -42,6 +42,7 @@ check: $(READY)  ## lint, format, spelling, types, architecture
 bench: $(READY)  ## run the benchmarks of bench/
 	python -m bench.metadata
 	python -m bench.duplicates
+	python -m bench.loader
 	python -m bench
 
 lock: $(READY)   ## compile requirements/*.txt again from pyproject.toml
