@@ -49,8 +49,12 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         monkeypatch.delenv(name, raising=False)
     root = logging.getLogger()
     handlers = root.handlers[:]
+    loggers = [root, *map(logging.getLogger, ("bclef", "stages"))]
+    levels = [logger.level for logger in loggers]
     yield tmp_path
     root.handlers[:] = handlers
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 def records(workspace: Path) -> list[dict[str, Any]]:
