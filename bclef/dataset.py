@@ -7,7 +7,6 @@ travel as int16; augmentation is drawn here but applied on the model's device.
 
 import logging
 import math
-import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -244,7 +243,7 @@ class EpochKeys(Sampler[BatchKey]):
     def __init__(self, n_batches: int, rank: int, n_ranks: int) -> None:
         self._n_batches = n_batches
         self._rank = rank
-        self._n_ranks = n_ranks
+        self.n_ranks = n_ranks
         self._epoch = 0
         self._first = 0
 
@@ -264,7 +263,7 @@ class EpochKeys(Sampler[BatchKey]):
         """Yields the keys."""
         first, self._first = self._first, 0
         for position in range(first, self._n_batches):
-            yield BatchKey(self._epoch, position, self._rank, self._n_ranks)
+            yield BatchKey(self._epoch, position, self._rank, self.n_ranks)
 
 
 def batch_loader(batches: TrainingBatches, keys: EpochKeys) -> DataLoader[Batch]:
@@ -278,7 +277,7 @@ def batch_loader(batches: TrainingBatches, keys: EpochKeys) -> DataLoader[Batch]
     """
     if not torch.cuda.is_available():
         keep_memory()
-    count = n_workers(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    count = n_workers(keys.n_ranks)
     return DataLoader(
         batches,
         batch_size=None,

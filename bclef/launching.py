@@ -66,17 +66,13 @@ def processes(n_devices: int, n_nodes: int) -> Iterator[Fabric]:
 @contextmanager
 def _launched(strategy: DDPStrategy, fabric: Fabric) -> Iterator[None]:
     """Starts the processes; in the end they are gone, and the environment is as it was."""
-    environment, n_threads = dict(os.environ), torch.get_num_threads()
+    environment, n_threads, is_done = dict(os.environ), torch.get_num_threads(), False
     try:
         fabric.launch()
-        os.environ.setdefault("LOCAL_WORLD_SIZE", str(strategy.num_processes))
         yield
-    except BaseException:
-        _end_children(strategy, by_force=True)
-        raise
-    else:
-        _end_children(strategy, by_force=False)
+        is_done = True
     finally:
+        _end_children(strategy, by_force=not is_done)
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         for name in os.environ.keys() - environment.keys():

@@ -35,8 +35,8 @@ class TransitError(Exception):
     """The environment asks for no number of workers."""
 
 
-def n_workers(n_processes: int) -> int:
-    """Returns the number of worker processes for each of `n_processes` that train on this machine.
+def n_workers(n_ranks: int) -> int:
+    """Returns the number of worker processes for each of `n_ranks` processes that train together.
 
     Without an accelerator there are none: the processor then trains, and reading for it in another
     process costs what it saves (bench/loader.py).
@@ -51,10 +51,11 @@ def n_workers(n_processes: int) -> int:
         return int(wanted)
     if not torch.cuda.is_available():
         return 0
+    n_local = min(n_ranks, torch.cuda.device_count())  # others are on other machines
     # Containers give a process fewer cores than the machine has.
     has_affinity = hasattr(os, "sched_getaffinity")
     n_cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    return max(1, min(_MOST_WORKERS, n_cores // n_processes - 1))
+    return max(1, min(_MOST_WORKERS, n_cores // n_local - 1))
 
 
 def stayed(batch: object) -> object:

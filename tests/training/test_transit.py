@@ -67,7 +67,8 @@ def test_accelerators_get_workers_of_the_cores_that_are_left(
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(12))
     assert n_workers(1) == 0
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert [n_workers(n_processes) for n_processes in (1, 2, 4, 16)] == [8, 5, 2, 1]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    assert [n_workers(n_ranks) for n_ranks in (1, 2, 4, 16)] == [8, 5, 2, 2]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the GNU C library")
