@@ -10,7 +10,6 @@ from torch import Generator
 from bclef.clipsampling import (
     Heard,
     Passes,
-    SamplingConfig,
     heard_classes,
     labelled_recordings,
     rated_recordings,
@@ -19,22 +18,9 @@ from bclef.clipsampling import (
     scored_recordings,
 )
 from bclef.taxonomy import ClassList
+from tests.trainsettings import SAMPLING
 
 CLASSES = ClassList(("a", "b", "c"))
-CONFIG = SamplingConfig(
-    window_s=1.0,
-    crop_place="uniform",
-    short_clips="left",
-    self_mixup_s=None,
-    min_rating=0.0,
-    sampler="uniform",
-    copies_up_to=None,
-    max_per_class=None,
-    secondary_label_value=1.0,
-    rating_weight=False,
-    background_weight=1.0,
-    scored_labels=None,
-)
 
 
 def seeded(seed: int = 0) -> Generator:
@@ -59,7 +45,7 @@ def heard_in(index_of: Callable[..., pd.DataFrame]) -> Callable[..., Heard]:
 
 
 def drawn(heard: Heard, n_clips: int, **overrides: object) -> list[int]:
-    passes = Passes(heard, CONFIG.model_copy(update=overrides))
+    passes = Passes(heard, SAMPLING.model_copy(update=overrides))
     return passes.draw(n_clips, seeded()).tolist()
 
 
@@ -126,7 +112,7 @@ def test_uniform_epoch_takes_each_recording_once_before_any_twice(
 
 def test_small_classes_fill_their_turns_with_whole_copies(heard_in: Callable[..., Heard]) -> None:
     heard = heard_in(a=3, b=12, c=10)
-    config = CONFIG.model_copy(update={"copies_up_to": 10})
+    config = SAMPLING.model_copy(update={"copies_up_to": 10})
     passes = Passes(heard, config)
     assert passes.n_rows == 10 + 12 + 10
     choices = [passes.draw(32, seeded(seed)).tolist() for seed in (0, 0, 1, 2, 3, 4)]
@@ -152,7 +138,7 @@ def test_copies_move_the_share_of_a_rare_class(
 
 
 def test_cap_takes_a_fresh_choice_of_a_class_each_epoch(heard_in: Callable[..., Heard]) -> None:
-    passes = Passes(heard_in(a=100, b=5), CONFIG.model_copy(update={"max_per_class": 20}))
+    passes = Passes(heard_in(a=100, b=5), SAMPLING.model_copy(update={"max_per_class": 20}))
     assert passes.n_rows == 25
     epochs = [passes.draw(25, seeded(seed)).tolist() for seed in range(2)]
     for epoch in epochs:
@@ -195,9 +181,9 @@ def test_scored_recordings_hold_a_scored_label_anywhere(
     index_of: Callable[..., pd.DataFrame],
 ) -> None:
     rows = index_of([row("1", "a"), row("2", "b", ["a"]), row("3", "b"), row("4", "zzz", ["b"])])
-    config = CONFIG.model_copy(update={"scored_labels": ("a", "elsewhere")})
+    config = SAMPLING.model_copy(update={"scored_labels": ("a", "elsewhere")})
     assert scored_recordings(rows, config)["recording_id"].tolist() == ["1", "2"]
-    assert len(scored_recordings(rows, CONFIG)) == 4
+    assert len(scored_recordings(rows, SAMPLING)) == 4
 
 
 def test_low_rated_recordings_go_and_unrated_ones_stay(

@@ -19,23 +19,13 @@ from bclef.losses import (
     total_loss,
     weighted_loss,
 )
+from tests.trainsettings import LOSS
 
 Floats = NDArray[np.float64]
 
-PLAIN = {
-    "loss": "bce",
-    "clip_loss_weight": 1.0,
-    "frame_loss_weight": 0.0,
-    "soft_auc_weight": 0.0,
-    "soft_auc_on": "probability",
-    "label_smoothing": 0.0,
-    "smoothing": "spread",
-    "loss_sum": False,
-}
-
 
 def config(**changes: Any) -> LossConfig:
-    return LossConfig.from_tree(PLAIN | changes, "train")
+    return LossConfig.from_tree(LOSS | changes, "train")
 
 
 def truth_of(

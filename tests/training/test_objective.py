@@ -15,20 +15,10 @@ from bclef.models import Logits
 from bclef.objective import training_loss
 from tests.augmentations import NOISE
 from tests.augmentations import settings as augmentation
+from tests.trainsettings import LOSS
 
 N_CLIPS, N_SAMPLES, N_CLASSES = 4, 64, 3
 BANDS, FRAMES = 4, 16
-
-PLAIN = {
-    "loss": "bce",
-    "clip_loss_weight": 1.0,
-    "frame_loss_weight": 0.0,
-    "soft_auc_weight": 0.0,
-    "soft_auc_on": "probability",
-    "label_smoothing": 0.0,
-    "smoothing": "spread",
-    "loss_sum": False,
-}
 
 
 class Matrix(nn.Module):
@@ -49,7 +39,7 @@ class Matrix(nn.Module):
 
 
 def config(**changes: Any) -> LossConfig:
-    return LossConfig.from_tree(PLAIN | changes, "train")
+    return LossConfig.from_tree(LOSS | changes, "train")
 
 
 def batch_of(augment: AugmentConfig | None = None, n_partners: int = 0) -> Batch:

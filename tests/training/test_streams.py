@@ -9,27 +9,17 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from bclef.clipsampling import SamplingConfig, SamplingError
+from bclef.clipsampling import SamplingError
 from bclef.cropplaces import RandomCrops
 from bclef.crops import Crop
 from bclef.streams import LabelledClips, NoiseClips, PseudoWindows, clip_sources, join_labels
 from bclef.taxonomy import ClassList
+from tests.trainsettings import SAMPLING
 
 RATE_HZ = 8000
 CLASSES = ClassList(("a", "b", "c"))
-CONFIG = SamplingConfig(
-    window_s=1.0,
-    crop_place="start",
-    short_clips="right",
-    self_mixup_s=2.0,
-    min_rating=0.0,
-    sampler="uniform",
-    copies_up_to=None,
-    max_per_class=None,
-    secondary_label_value=1.0,
-    rating_weight=False,
-    background_weight=1.0,
-    scored_labels=None,
+CONFIG = SAMPLING.model_copy(
+    update={"crop_place": "start", "short_clips": "right", "self_mixup_s": 2.0}
 )
 CHANCES = [0.5, 0.5, 0.5]
 
