@@ -48,6 +48,11 @@ class SamplingConfig(CropConfig):
     """Most turns of a class in each pass, a fresh choice each time; null for no limit."""
     secondary_label_value: float | None = Field(ge=0, le=1)
     """Target of background species; null leaves them out of the loss."""
+    label_smoothing: float = Field(ge=0, lt=1)
+    """Amount of label smoothing, from 0, before any mixup; what is pseudo-labelled or validated is
+    never smoothed."""
+    smoothing: Literal["spread", "add"]
+    """`spread`: that share of a clip's label mass goes to all classes; `add`: to each so much."""
     rating_weight: bool
     """Whether the loss weight is rating / 5, at least 0.1; unrated recordings weigh 1, not 0.1 as a
     rating of 0 would (recipes.md E14)."""

@@ -34,9 +34,9 @@ class CropConfig(Section):
     """Where a shorter recording stands between zeros: `anywhere`, of which `split` is another name,
     `left` (zeros after it) or `right` (zeros before it); `tile`: it is repeated instead."""
     self_mixup_s: float | None = Field(gt=0)
-    """A weakly labelled recording gives the sum of all windows in its first so many seconds, so
-    that the bird is surely heard; null for a crop as of any other. Such a recording has a secondary
-    label, or a primary one that is none of the classes; recipes.md E20."""
+    """A weakly labelled recording gives the sum of all windows in so many seconds of it, anywhere,
+    so that the bird is heard more surely; null for a crop as of any other. Such a recording has a
+    secondary label, or a primary one that is none of the classes; recipes.md E20."""
 
 
 class RandomCrops:
@@ -68,14 +68,16 @@ class RandomCrops:
             is_weak: Whether it is only weakly labelled.
 
         Source:
-            recipes.md E20: the segments of the first 60 s, summed.
+            recipes.md E20: the segments of 60 s, summed.
         """
         window = self.window_samples
         n_summed = min(n_samples, self._summed_samples)
         if is_weak and n_summed > window:
-            firsts = range(0, n_summed, window)
+            begin = int(chances[0] * (n_samples - n_summed + 1))
+            end = begin + n_summed
             return tuple(
-                Crop(recording_id, first, min(window, n_summed - first), 0) for first in firsts
+                Crop(recording_id, first, min(window, end - first), 0)
+                for first in range(begin, end, window)
             )
         if n_samples > window:
             first_sample = self._first_sample(recording_id, n_samples - window, chances)

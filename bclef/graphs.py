@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Literal, TypeAlias, cast
 
@@ -25,6 +26,17 @@ _LEAST_PROBABILITY = 1e-6
 
 Combination: TypeAlias = Literal["mean", "quadratic_mean", "logit_mean"]
 """How the probabilities of several models become one."""
+
+
+@cache
+def openvino_core() -> openvino.Core:
+    """Returns the one core of this process.
+
+    Each core gives the thread a stack for signals and takes it back when it goes. Of two that do
+    not go in the opposite order of their coming, one leaves a stack behind that is gone, and the
+    next signal kills the process.
+    """
+    return openvino.Core()
 
 
 class Ensemble(nn.Module):
@@ -102,7 +114,7 @@ def write_graphs(folder: Path, models: Sequence[BirdModel], how: Combination, op
     onnx.save(graph, folder / ONNX_FILE)
     for name, file in OPENVINO_FILES.items():
         (folder / file).parent.mkdir(exist_ok=True)
-        model = openvino.Core().read_model(folder / ONNX_FILE)
+        model = openvino_core().read_model(folder / ONNX_FILE)
         if name.endswith("fp16"):
             _halve_weights(model)
         for place, node in enumerate(model.get_ordered_ops()):

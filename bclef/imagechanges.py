@@ -40,13 +40,13 @@ class MasksConfig(Section):
 
     time_probability: float = Field(ge=0, le=1)
     """Chance of an image to get time masks."""
-    n_time: int = Field(ge=0, le=8)
+    n_time: int = Field(ge=0, le=16)
     """Time masks per image."""
     time_share: float = Field(ge=0, le=1)
     """Largest width of a time mask, as a share of the frames."""
     frequency_probability: float = Field(ge=0, le=1)
     """Chance of an image to get frequency masks."""
-    n_frequency: int = Field(ge=0, le=8)
+    n_frequency: int = Field(ge=0, le=16)
     """Frequency masks per image."""
     frequency_share: float = Field(ge=0, le=1)
     """Largest width of a frequency mask, as a share of the mel bands."""

@@ -43,10 +43,6 @@ class LossConfig(Section):
     """Weight of the soft area under the curve of the clip scores (recipes.md E12)."""
     soft_auc_on: Literal["probability", "logit"]
     """Scores that it compares."""
-    label_smoothing: float = Field(ge=0, lt=1)
-    """Amount of label smoothing in training, from 0; validation never smooths."""
-    smoothing: Literal["spread", "add"]
-    """`spread`: that share of a clip's label mass goes to all classes; `add`: to each so much."""
     loss_sum: bool
     """Losses are summed over classes and clips, instead of averaged; the soft area is not."""
 
@@ -201,7 +197,7 @@ def total_loss(clip: Tensor, frames: Tensor, truth: Truth, config: LossConfig) -
     Args:
         clip: Logits of the clips, float32 [B, C].
         frames: Logits of their frames, float32 [B, F, C].
-        truth: Of the clips, smoothed already.
+        truth: Of the clips.
         config: Which terms, and their weights.
     """
     loss = torch.zeros((), device=clip.device)
@@ -214,16 +210,3 @@ def total_loss(clip: Tensor, frames: Tensor, truth: Truth, config: LossConfig) -
         scores = clip if config.soft_auc_on == "logit" else torch.sigmoid(clip)
         loss = loss + config.soft_auc_weight * soft_auc(scores, truth)
     return loss
-
-
-def smooth_labels(target: Tensor, amount: float, smoothing: Literal["spread", "add"]) -> Tensor:
-    """Returns `target` [B, C] smoothed: `amount` of each row's mass spread, or added to all.
-
-    Source:
-        recipes.md E13: `spread` y (1 - eps) + eps sum(y) / C, `add` clip(y + eps, 0, 1).
-    """
-    if not amount:
-        return target
-    if smoothing == "add":
-        return (target + amount).clamp(max=1.0)
-    return target * (1 - amount) + amount * target.sum(dim=1, keepdim=True) / target.shape[1]

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from bclef.augment import Clips, augment_images, augment_waves
 from bclef.dataset import Batch
-from bclef.losses import LEAST_MASS, LossConfig, Truth, smooth_labels, total_loss
+from bclef.losses import LEAST_MASS, LossConfig, Truth, total_loss
 from bclef.models import BirdModel
 
 FULL_SCALE = 32768
@@ -24,7 +24,6 @@ def training_loss(model: BirdModel, batch: Batch, config: LossConfig) -> Tensor:
     clips = augment_images(clips._replace(signal=model.images(clips.signal)), batch.draws)
     image, target, mask, weight = (part[: batch.n_kept] for part in clips)
     logits = model.features(image)
-    target = smooth_labels(target, config.label_smoothing, config.smoothing)
     truth = Truth(target, mask, weight, _divisor(batch, config))
     return total_loss(logits.clip.float(), logits.frames.float(), truth, config)
 

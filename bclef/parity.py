@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import openvino
 import torch
 
 from bclef.audio import Wave
 from bclef.exportfolder import INPUT_NAME, ONNX_FILE, OPENVINO_FILES, OUTPUT_NAME
-from bclef.graphs import Combination, combine
+from bclef.graphs import Combination, combine, openvino_core
 from bclef.models import BirdModel
 from bclef.runtime import Scores, open_session
 
@@ -171,7 +170,7 @@ def measure_speed(
 def _openvino_runtime(path: Path) -> Runtime:
     # Where the CPU has bfloat16, OpenVINO would calculate in it unasked.
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(path, "CPU", exact)
+    compiled = openvino_core().compile_model(path, "CPU", exact)
     return lambda waves: np.array(compiled(waves)[0])
 
 

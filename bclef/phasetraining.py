@@ -26,7 +26,7 @@ from bclef.optimisers import (
     set_learning_rate,
     set_training_mode,
 )
-from bclef.schedules import learning_rate_share
+from bclef.schedules import learning_rate_share, shortened
 from bclef.trainconfig import TrainConfig
 
 _LOG = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class PhaseTraining:
         self._position = 0
         self._losses: list[Tensor] = []
         self._fabric, self._config, self._seed = fabric, config, seed
+        self._schedule = shortened(config, config.n_epochs / config.epochs)
         self._first_epoch, self._n_batches = first_epoch, len(phase.batches)
         self._model = _own_copy(model, config, fabric)
         self._optimiser = make_optimiser(self._model, config)
@@ -159,7 +160,7 @@ class PhaseTraining:
         most = self._config.accumulate_batches
         steps_per_epoch = -(-self._n_batches // most)
         step = self.epoch * steps_per_epoch + (self._position - 1) // most
-        return learning_rate_share(self._config, step, steps_per_epoch, self._config.n_epochs)
+        return learning_rate_share(self._schedule, step, steps_per_epoch, self._config.n_epochs)
 
 
 class _Loss(nn.Module):

@@ -14,7 +14,6 @@ import pandas as pd
 from pydantic import Field
 
 from bclef.config import ConfigError, Section
-from bclef.faults import nearest
 from bclef.labelling import backgrounds_of, labelled, relabelled
 from bclef.naming import SpeciesNames
 from bclef.nomenclature import Taxonomy
@@ -22,6 +21,7 @@ from bclef.normal_forms import clean_text, in_one_form, typed
 from bclef.sieve import REJECTED, CapBy, LicencesConfig, Sieve
 from bclef.sources.protocol import Listing
 from bclef.tables import Schema
+from bclef.targets import target_labels
 from bclef.taxonomy import CLASSES
 
 _LOG = logging.getLogger(__name__)
@@ -79,8 +79,9 @@ class MetadataConfig(Section):
 
     sources: tuple[str, ...] = Field(min_length=1)
     """Names of the sources, in order: of an id that two sources list, the first one's row stays."""
-    species: Annotated[tuple[str, ...], Field(min_length=1)] | None
-    """Labels or scientific names of the target classes, however rare; null takes every species."""
+    species: Annotated[tuple[str, ...], Field(min_length=1)] | str | None
+    """Labels or scientific names of the target classes, however rare; or the name of a source whose
+    own class list they are, such as `competition` (the first one's); null takes every species."""
     keep_others: bool
     """Whether species outside `species` are kept, for pretraining only."""
     min_recordings: int = Field(ge=1)
@@ -88,7 +89,8 @@ class MetadataConfig(Section):
     max_recordings: int | None = Field(ge=1)
     """Most recordings of one species; those of the first source stay first. Null: no limit."""
     cap_by: CapBy
-    """Which of a source's recordings stay under that limit: best rated, or newest; then by id."""
+    """Which of a source's recordings stay under that limit: best rated, newest, or those listed
+    first, which of several competitions are those of the first; then by id."""
     min_rating: float = Field(ge=0, le=5)
     """Lowest rating, 0 to 5; unrated recordings are always kept."""
     drop_same_event: bool
@@ -164,7 +166,8 @@ def build_recordings(
     sieve.drop_low_rated(config.min_rating)
     if config.drop_same_event:
         sieve.drop_same_event(config.sources)
-    targets = _targets(config, names, sieve)
+    usable = set(sieve.kept.loc[sieve.is_focal, "label"])
+    targets = target_labels(config.species, listings, names, usable)
     _choose(sieve, config, targets)
     stated = [
         typed(listing.rejected.assign(source=source), REJECTED.columns)
@@ -208,34 +211,6 @@ def _rejected(parts: list[pd.DataFrame]) -> pd.DataFrame:
     number = rows.groupby(list(REJECTED.key)).cumcount() + 1
     numbered = rows["detail"] + " (row " + number.astype("string") + " of this kind)"
     return _by_key(rows.assign(detail=rows["detail"].mask(number > 1, numbered)), REJECTED)
-
-
-def _targets(config: MetadataConfig, names: SpeciesNames, sieve: Sieve) -> set[str] | None:
-    """Returns the labels of the species asked for; None when every species is."""
-    if config.species is None:
-        return None
-    listed = names.all_labels
-    usable = set(sieve.kept.loc[sieve.is_focal, "label"])
-    targets, unlisted, barred = set(), [], []
-    for species in config.species:
-        label = names.label(species)
-        targets.add(label)
-        if label not in listed:
-            unlisted.append(species)
-        elif label not in usable:
-            barred.append(species)
-    known = listed | set(names.scientific_names.values())
-    faults = [f"no source lists {species!r}; {nearest(species, known)}" for species in unlisted]
-    faults += [
-        f"no recording of {species!r} passes; see licences.allow and metadata.min_rating"
-        for species in barred
-    ]
-    if not faults:
-        return targets
-    lines = [f"metadata.species: {fault}" for fault in faults[:_MOST_SHOWN]]
-    if n_more := len(faults) - len(lines):
-        lines.append(f"metadata.species: so it is with {n_more} more; null takes every species")
-    raise ConfigError("\n".join(lines))
 
 
 def _annotations(listings: Mapping[str, Listing]) -> pd.DataFrame:

@@ -24,6 +24,11 @@ class ScheduleConfig(Section):
     """Where the fall ends."""
 
 
+def shortened(config: ScheduleConfig, share: float) -> ScheduleConfig:
+    """Returns the schedule of a training that is cut to a `share` of its epochs."""
+    return config.model_copy(update={"warmup_epochs": config.warmup_epochs * share})
+
+
 def learning_rate_share(
     config: ScheduleConfig, step: int, steps_per_epoch: int, n_epochs: int
 ) -> float:

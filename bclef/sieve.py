@@ -11,7 +11,7 @@ from bclef.events import same_events
 from bclef.normal_forms import Licence, licence_form, without_version
 from bclef.tables import Schema
 
-CapBy = Literal["rating", "newest"]
+CapBy = Literal["rating", "newest", "listed"]
 _ROLES = ("focal", "soundscape", "noise")
 
 REJECTED = Schema(
@@ -153,11 +153,15 @@ class Sieve:
 
         Args:
             max_recordings: How many stay.
-            cap_by: Which come first within a source: the best rated, or the newest; of equals the
-                lowest id.
+            cap_by: Which come first within a source: the best rated, the newest, or those that it
+                lists first; of equals the lowest id.
             primary: Name of the source that the others only add to.
         """
-        order = {"rating": self.kept["rating"].fillna(0), "newest": self.kept["recorded_on"]}
+        order = {
+            "rating": self.kept["rating"].fillna(0),
+            "newest": self.kept["recorded_on"],
+            "listed": pd.Series(range(len(self.kept), 0, -1), self.kept.index),
+        }
         focal = self.kept.assign(is_primary=self.kept["source"] == primary, order=order[cap_by])[
             self.is_focal
         ]

@@ -7,7 +7,7 @@ audio it is, with which targets.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -76,7 +76,7 @@ class LabelledClips:
         self._ids: list[str] = recordings["recording_id"].tolist()
         self._n_samples: list[int] = recordings["n_samples"].tolist()
         self._crops = crops
-        self._secondary_value = config.secondary_label_value
+        self._config = config
         self._heard = heard_classes(recordings, classes)
         is_background = self._heard.primary < 0
         weight = np.where(is_background, config.background_weight, 1.0)
@@ -95,18 +95,21 @@ class LabelledClips:
         return self._passes.draw(n_clips, generator)
 
     def labels(self, positions: Tensor) -> Labels:
-        """Returns the targets and weights of the recordings at `positions`."""
+        """Returns the targets, smoothed, and weights of the recordings at `positions`."""
+        value = self._config.secondary_label_value
         target = np.zeros((len(positions), self._heard.n_classes), np.float32)
         mask = np.ones_like(target)
         for row, position in enumerate(positions.tolist()):
             for other in self._heard.background[position]:
-                target[row, other] = self._secondary_value or 0.0
-                mask[row, other] = 0.0 if self._secondary_value is None else 1.0
+                target[row, other] = value or 0.0
+                mask[row, other] = 0.0 if value is None else 1.0
         primary = self._heard.primary[positions.numpy()]
         named = np.flatnonzero(primary >= 0)
         target[named, primary[named]] = 1.0
-        weight = self._weight[positions]
-        return Labels(torch.from_numpy(target), torch.from_numpy(mask), weight)
+        smooth = smooth_labels(
+            torch.from_numpy(target), self._config.label_smoothing, self._config.smoothing
+        )
+        return Labels(smooth, torch.from_numpy(mask), self._weight[positions])
 
     def crops(self, position: int, chances: Sequence[float]) -> Sequence[Crop]:
         """Returns a crop of the recording at `position`, or its windows for self-mixup."""
@@ -116,6 +119,19 @@ class LabelledClips:
             chances,
             is_weak=self._is_weak[position],
         )
+
+
+def smooth_labels(target: Tensor, amount: float, smoothing: Literal["spread", "add"]) -> Tensor:
+    """Returns `target` [B, C] smoothed: `amount` of each row's mass spread, or added to all.
+
+    Source:
+        recipes.md E13: `spread` y (1 - eps) + eps sum(y) / C, `add` clip(y + eps, 0, 1).
+    """
+    if not amount:
+        return target
+    if smoothing == "add":
+        return (target + amount).clamp(max=1.0)
+    return target * (1 - amount) + amount * target.sum(dim=1, keepdim=True) / target.shape[1]
 
 
 class PseudoWindows:

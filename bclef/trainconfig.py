@@ -16,7 +16,8 @@ class TrainConfig(BatchConfig, LossConfig, OptimiserConfig):
     epochs: int = Field(ge=1)
     """Passes, each of `clips_per_epoch`."""
     max_epochs: int | None = Field(ge=1)
-    """Most epochs of any phase; shortens a long recipe for a trial. Null for no limit."""
+    """Most epochs of any phase; shortens a long recipe for a trial, and its warm-up in the same
+    proportion. Null for no limit."""
     swa_epochs: int | None = Field(ge=1)
     """The weights after the last epoch are the mean of those after each of so many last epochs,
     with batch-norm statistics of its own; null for none."""

@@ -27,7 +27,7 @@ FLOORS = {
     "provenance ranks redaction stage tables tracking",
     1: "archive clips duplicates ebird events failures features fingerprints labelling leaks "
     "matches meters naming nomenclature normal_forms rawfiles recordings rejections sidecars sieve "
-    "skipped sources splits store suspicion taxonomy windowscores",
+    "skipped sources splits store suspicion targets taxonomy windowscores",
     2: "augment averaging backbones chances checkpoints clipsampling cropplaces crops dataset "
     "frontend heads holdout imagechanges intervals levels losses metrics mixing modelfiles "
     "models noises objective optimisers rowwise schedules scorecards selection spectrogram "

@@ -337,13 +337,51 @@ def test_two_codes_of_one_species_in_2021_become_one_label(workspace: Path) -> N
     assert set(metadata.recordings["label"].dropna()) == {"rocpig"}
 
 
-def build(listing: Listing) -> Metadata:
+def build(
+    listing: Listing, species: tuple[str, ...] | str | None = None, others: Listing | None = None
+) -> Metadata:
     config = MetadataConfig(
-        sources=("competition",), species=None, keep_others=True, min_recordings=1,
+        sources=("competition",), species=species, keep_others=True, min_recordings=1,
         max_recordings=None, cap_by="rating", min_rating=0.0, drop_same_event=True,
     )  # fmt: skip
     allowed = LicencesConfig(allow=None)
-    return build_recordings({"competition": listing}, config, allowed, Taxonomy(Synonyms({}), None))
+    listings = {"competition": listing} | ({"others": others} if others else {})
+    return build_recordings(listings, config, allowed, Taxonomy(Synonyms({}), None))
+
+
+@pytest.mark.parametrize("year", YEARS)
+def test_the_first_competition_says_which_species_are_sought(
+    year: int, workspace: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By its list of classes, or else its table; the other years' are for pretraining."""
+    make_folder(workspace / "now", year)
+    rows = [focal("abythr1", "XC1"), focal("other1", "XC2"), focal("other2", "XC3")]
+    make_folder(workspace / "before", 2022, rows)
+    classes = build(listed("now", "before"), "competition").classes.set_index("label")["target"]
+    own = {"abythr1", "rbsrob1"} | ({"1161364"} if year >= 2025 else set())
+    assert classes.to_dict() == dict.fromkeys(own, True) | {"other1": False, "other2": False}
+    told = "1 of the 4 classes of competition have no recording that may be used"
+    assert (f"{told} and are left out: mute1" in caplog.text) == (year == 2026)
+
+
+def test_a_class_that_another_source_has_recordings_of_is_sought(workspace: Path) -> None:
+    make_folder(workspace / "c", 2026)
+    others = listed(str(make_folder(workspace / "d", 2022, [focal("mute1", "XC1")])))
+    metadata = build(listed(), "competition", others)
+    assert metadata.classes.set_index("label")["target"]["mute1"]
+
+
+@pytest.mark.parametrize("species", ["others", "comptition"])
+def test_a_source_without_a_class_list_sets_no_task(species: str, workspace: Path) -> None:
+    make_folder(workspace / "c", 2023)
+    listing = listed()
+    others = Listing(listing.recordings, listing.annotations, listing.rejected)
+    with pytest.raises(ConfigError) as raised:
+        build(listing, species, others)
+    assert str(raised.value) == (
+        f"metadata.species: found {species!r}, expected null, a list of species, or a source of "
+        "this run that has a class list: competition"
+    )
 
 
 def test_listing_passes_the_schemas_of_the_metadata_stage(workspace: Path) -> None:

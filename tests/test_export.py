@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from bclef.export import (
 )
 from bclef.exportfolder import ExportError, describe_file
 from bclef.frontend import FrontEndConfig
-from bclef.graphs import combine, write_graphs
+from bclef.graphs import combine, openvino_core, write_graphs
 from bclef.inference import ScoreConfig, score_recordings
 from bclef.modelfiles import make_card, save_model
 from bclef.models import ModelConfig, ModelSpec, build_model
@@ -453,7 +455,7 @@ def test_export_of_no_model_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_half_precision_spares_the_front_end(exported):
-    model = openvino.Core().read_model(exported[0] / "openvino/model_fp16.xml")
+    model = openvino_core().read_model(exported[0] / "openvino/model_fp16.xml")
     constants = [node for node in model.get_ordered_ops() if node.get_type_name() == "Constant"]
     exact, halved = (
         [tuple(node.shape) for node in constants if node.get_element_type() == kind]
@@ -470,7 +472,7 @@ def test_half_precision_spares_the_front_end(exported):
 def test_half_precision_spares_the_resizing_of_images_too(tmp_path):
     model = make_model(1, make_spec({"image_size": (48, 40)}))
     write_graphs(tmp_path, [model], "mean", 18)
-    graph = openvino.Core().read_model(tmp_path / "openvino/model_fp16.xml")
+    graph = openvino_core().read_model(tmp_path / "openvino/model_fp16.xml")
     kinds = {
         tuple(node.shape): node.get_element_type()
         for node in graph.get_ordered_ops()
@@ -505,3 +507,22 @@ def test_student_is_refused_where_no_round_ran(tmp_path):
     config = CONFIG.model_copy(update={"ensemble": "student"})
     with pytest.raises(ExportError, match=r"pseudo_label\.rounds is 0: .* export\.ensemble"):
         chosen_folders(tmp_path, config)
+
+
+def test_signals_after_openvino_has_gone_are_handled(exported):
+    """In a process that is told to end while or after it compares runtimes."""
+    code = """
+import gc, os, signal, sys
+from pathlib import Path
+from bclef.parity import open_runtimes
+
+runtimes = open_runtimes(Path(sys.argv[1]))
+while runtimes:  # the first one goes first
+    del runtimes[next(iter(runtimes))]
+    gc.collect()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    command = [sys.executable, "-c", code, str(exported[0])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

@@ -431,7 +431,14 @@ def test_cap_by_date_keeps_the_newest_and_the_undated_last() -> None:
     assert metadata.rejected["detail"].tolist()[0] == "gretit1: place 5 by newest"
 
 
-@pytest.mark.parametrize("cap_by", ["rating", "newest"])
+def test_cap_as_listed_keeps_what_comes_first() -> None:
+    rows = [_row("c"), _row("a"), _row("b", recorded_on="2020", rating=5.0)]
+    metadata = _build(rows, max_recordings=2, cap_by="listed")
+    assert _reasons(metadata) == {"b": "species_over_cap"}
+    assert metadata.rejected["detail"].tolist() == ["gretit1: place 3 by listed"]
+
+
+@pytest.mark.parametrize("cap_by", ["rating", "newest", "listed"])
 def test_cap_drops_nothing_of_the_first_source_before_the_others(cap_by: str) -> None:
     old = [_row(name, source="b", rating=1.0, recorded_on="1990-01-01") for name in ("p", "q")]
     new = [_row(name, rating=5.0, recorded_on="2020-01-01") for name in ("r", "s")]

@@ -8,8 +8,6 @@ LOSS = {
     "frame_loss_weight": 0.0,
     "soft_auc_weight": 0.0,
     "soft_auc_on": "probability",
-    "label_smoothing": 0.0,
-    "smoothing": "spread",
     "loss_sum": False,
 }
 
@@ -23,6 +21,8 @@ SAMPLING = SamplingConfig(
     copies_up_to=None,
     max_per_class=None,
     secondary_label_value=1.0,
+    label_smoothing=0.0,
+    smoothing="spread",
     rating_weight=False,
     background_weight=1.0,
     scored_labels=None,

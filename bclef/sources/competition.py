@@ -59,6 +59,8 @@ class CompetitionSource:
     def list_recordings(self) -> Listing:
         """Returns the recordings of every competition; what cannot be used is among `rejected`.
 
+        The classes are those of the first one.
+
         Raises:
             SourceError: nothing is named, a folder has no known layout, two have one name, a table
                 cannot be read, or a slug is not here and cannot be had.
@@ -77,6 +79,7 @@ class CompetitionSource:
             pd.concat([listing.recordings for listing in listings], ignore_index=True),
             pd.concat([listing.annotations for listing in listings], ignore_index=True),
             pd.concat([listing.rejected for listing in listings], ignore_index=True),
+            listings[0].classes,
         )
 
     def fetch(self, url: str, path: Path, max_bytes: int) -> None:

@@ -55,6 +55,7 @@ def list_focal(competition: Competition) -> Listing:
     placed = _placed(table, files, competition)
     is_kept = placed["reason"] == ""
     rows = _recordings(placed[is_kept], taxa, competition)
+    stated_classes = _stated_classes(competition, taxa)
     dropped = placed[~is_kept]
     unlisted = pd.Series(sorted(files.keys() - set(placed["plain_path"])), dtype="string")
     rejected = [
@@ -64,10 +65,13 @@ def list_focal(competition: Competition) -> Listing:
             "not_in_table",
             f"{competition.name}: no row of {layout.tables[0]} names " + unlisted,
         ),
-        _classes_without_audio(competition, taxa, set(rows["label"])),
+        _classes_without_audio(stated_classes, competition, taxa, set(rows["label"])),
     ]
     return Listing(
-        rows, typed(pd.DataFrame(), LISTED_ANNOTATIONS), pd.concat(rejected, ignore_index=True)
+        rows,
+        typed(pd.DataFrame(), LISTED_ANNOTATIONS),
+        pd.concat(rejected, ignore_index=True),
+        tuple(stated_classes or sorted(rows["label"].unique())),
     )
 
 
@@ -213,17 +217,21 @@ def _taxa(root: Path) -> pd.DataFrame:
     return taxa[~taxa.index.duplicated() & taxa.index.notna()]
 
 
-def _classes_without_audio(
-    competition: Competition, taxa: pd.DataFrame, labels: Collection[str]
-) -> pd.DataFrame:
-    """Returns the rejection of each class of `competition` that is none of `labels`."""
+def _stated_classes(competition: Competition, taxa: pd.DataFrame) -> list[str]:
+    """Returns the classes that tables of `competition` name; none before 2023."""
     submitted = class_list(competition.root)
     if submitted is not None and len(taxa) and (apart := set(submitted) ^ set(taxa.index)):
         _log.warning(
             "%s: %s and %s differ in %d classes, such as %s; the former counts",
             competition.name, SAMPLE, TAXONOMY, len(apart), ", ".join(sorted(apart)[:_MOST_SHOWN]),
         )  # fmt: skip
-    classes = submitted if submitted is not None else list(taxa.index)
+    return submitted if submitted is not None else list(taxa.index)
+
+
+def _classes_without_audio(
+    classes: Iterable[str], competition: Competition, taxa: pd.DataFrame, labels: Collection[str]
+) -> pd.DataFrame:
+    """Returns the rejection of each of `classes` that is none of `labels`."""
     bare = pd.Series([label for label in classes if label not in labels], dtype="string")
     names = bare.map(taxa["scientific_name"]).astype("string").fillna(bare)
     return rejected_rows(

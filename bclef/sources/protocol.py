@@ -107,6 +107,9 @@ class Listing:
     """One row a labelled stretch of an annotated soundscape, columns `LISTED_ANNOTATIONS`."""
     rejected: pd.DataFrame
     """One row a recording that the source itself refused, columns `LISTED_REJECTED`."""
+    classes: tuple[str, ...] | None = None
+    """Labels that the source sets as its task, for which it need not have recordings; most set
+    none."""
 
 
 class Source(Protocol):

@@ -117,22 +117,28 @@ def test_tiled_clip_is_repeated_to_the_end_of_the_window(
 
 
 def self_mixed(
-    crops: RandomCrops, store: Any, wave: NDArray[np.int16], *, is_weak: bool = True
+    crops: RandomCrops,
+    store: Any,
+    wave: NDArray[np.int16],
+    *,
+    is_weak: bool = True,
+    chance: float = 0.0,
 ) -> NDArray[np.int16]:
-    pieces = crops.of("a", len(wave), [0.0] * 3, is_weak=is_weak)
+    pieces = crops.of("a", len(wave), [chance] * 3, is_weak=is_weak)
     return read_pcm(store, [pieces], crops.window_samples)[0]
 
 
-def test_self_mixup_sums_the_windows_of_the_first_seconds(
+def test_self_mixup_sums_the_windows_of_so_many_seconds(
     crops_of: Callable[..., RandomCrops], store_of: Callable[..., Any]
 ) -> None:
     """E20: a bird anywhere in those seconds is heard; the last window is padded."""
     rng = np.random.default_rng(0)
     wave = rng.integers(-3000, 3000, 40000).astype(np.int16)
     store, crops = store_of(pd.DataFrame(), {"a": wave}), crops_of(self_mixup_s=3.5)
-    heard = np.concatenate([wave[:28000].astype(float), np.zeros(4000)])
-    plain = heard.reshape(4, 8000).sum(axis=0)
-    np.testing.assert_allclose(self_mixed(crops, store, wave), plain, atol=1e-6)
+    for chance, begin in ((0.0, 0), (0.5, 6000), (0.99999, 12000)):
+        heard = np.concatenate([wave[begin : begin + 28000].astype(float), np.zeros(4000)])
+        plain = heard.reshape(4, 8000).sum(axis=0)
+        np.testing.assert_allclose(self_mixed(crops, store, wave, chance=chance), plain, atol=1e-6)
     # Other recordings, and those no longer than the window, are cropped as ever.
     np.testing.assert_array_equal(self_mixed(crops, store, wave, is_weak=False), wave[:8000])
     np.testing.assert_array_equal(self_mixed(crops, store, wave[:8000]), wave[:8000])

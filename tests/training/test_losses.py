@@ -14,7 +14,6 @@ from bclef.losses import (
     LossConfig,
     Truth,
     clip_losses,
-    smooth_labels,
     soft_auc,
     total_loss,
     weighted_loss,
@@ -262,28 +261,6 @@ def test_soft_area_without_pairs_is_zero_and_pulls_nowhere(value: float) -> None
     assert loss == 0
     assert scores.grad is not None
     assert scores.grad.tolist() == [[0.0, 0.0]]
-
-
-def test_spread_smoothing_keeps_the_label_mass(rng: np.random.Generator) -> None:
-    smooth = smooth_labels(torch.eye(206)[:1], 0.05, "spread")
-    assert smooth[0, 0].item() == pytest.approx(0.950243, abs=1e-6)
-    assert smooth[0, 1].item() == pytest.approx(0.000243, abs=1e-6)
-    assert smooth.sum().item() == pytest.approx(1.0)
-    y = rng.uniform(size=(3, 5))
-    expected = y * (1 - 0.1) + 0.1 * y.sum(axis=1, keepdims=True) / 5
-    found = smooth_labels(torch.tensor(y), 0.1, "spread").numpy()
-    np.testing.assert_allclose(found, expected, atol=1e-12)
-
-
-def test_added_smoothing_is_cut_at_one(rng: np.random.Generator) -> None:
-    y = np.hstack([np.eye(3), rng.uniform(size=(3, 2))])
-    found = smooth_labels(torch.tensor(y), 0.1, "add").numpy()
-    np.testing.assert_allclose(found, np.clip(y + 0.1, 0, 1), atol=1e-12)
-
-
-def test_no_smoothing_leaves_the_labels_alone() -> None:
-    assert torch.equal(smooth_labels(torch.eye(3), 0.0, "spread"), torch.eye(3))
-    assert torch.equal(smooth_labels(torch.eye(3), 0.0, "add"), torch.eye(3))
 
 
 def test_loss_of_nothing_is_refused() -> None:

@@ -145,18 +145,6 @@ def test_class_unknown_in_one_of_two_mixed_clips_leaves_the_loss(model: Any) -> 
     )
 
 
-def test_labels_are_smoothed_after_mixing(model: Any) -> None:
-    batch = batch_of()
-    logits = model.features(model.images(batch.wave.float() / 32768))
-    for smoothing, target in (
-        ("spread", 0.9 * batch.target + 0.1 / 3),
-        ("add", (batch.target + 0.1).clamp(max=1)),
-    ):
-        expected = (bce(logits.clip, target).mean(dim=1) * batch.weight).sum() / batch.weight.sum()
-        found = training_loss(model, batch, config(label_smoothing=0.1, smoothing=smoothing))
-        torch.testing.assert_close(found, expected)
-
-
 @pytest.mark.parametrize(
     "terms",
     [config(frame_loss_weight=1.0), config(loss="cross_entropy"), config(loss_sum=True)],

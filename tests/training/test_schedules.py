@@ -6,7 +6,7 @@ import torch
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
-from bclef.schedules import ScheduleConfig, learning_rate_share
+from bclef.schedules import ScheduleConfig, learning_rate_share, shortened
 
 
 def schedule(**changes: Any) -> ScheduleConfig:
@@ -96,3 +96,12 @@ def test_line_and_constant_are_what_they_say() -> None:
 def test_warm_up_longer_than_the_phase_only_rises() -> None:
     found = shares(schedule(warmup_epochs=9.0), 2, 2)
     np.testing.assert_allclose(found, np.arange(1, 5) / 19)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "one_cycle"])
+def test_a_shortened_training_has_the_whole_curve(kind: str) -> None:
+    """88 epochs with a rise of 8.8, cut to 11: every eighth step of the long one."""
+    whole = schedule(schedule=kind, warmup_epochs=8.8, initial_lr_share=0.04)
+    long, short = shares(whole, 80, 88), shares(shortened(whole, 1 / 8), 80, 11)
+    np.testing.assert_allclose(short, long[4::8], atol=0.01)
+    assert max(short) > 0.99

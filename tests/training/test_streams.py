@@ -12,7 +12,14 @@ from torch import Generator, Tensor
 from bclef.clipsampling import SamplingError
 from bclef.cropplaces import RandomCrops
 from bclef.crops import Crop
-from bclef.streams import LabelledClips, NoiseClips, PseudoWindows, clip_sources, join_labels
+from bclef.streams import (
+    LabelledClips,
+    NoiseClips,
+    PseudoWindows,
+    clip_sources,
+    join_labels,
+    smooth_labels,
+)
 from bclef.taxonomy import ClassList
 from tests.trainsettings import SAMPLING
 
@@ -200,3 +207,45 @@ def test_noise_of_an_adder_is_drawn_by_its_seed_from_what_matches(mixed_world: A
     n_each = [sum(crop.recording_id == f"esc50/x{n}" for crop in drawn) for n in (1, 2)]
     assert n_each == pytest.approx([150] * 2, abs=30)
     assert len({crop.first_sample for crop in drawn}) > 250
+
+
+@pytest.mark.parametrize("smoothing", ["spread", "add"])
+def test_labels_are_smoothed_before_any_mixing_and_pseudo_labels_never(
+    clips_of: Callable[..., LabelledClips], smoothing: str
+) -> None:
+    """E13; with `add` a mask of a class that may be there stays as it is."""
+    rows = [row("1", "a", ["b"]), row("2", "c")]
+    clips = clips_of(rows, label_smoothing=0.1, smoothing=smoothing, secondary_label_value=None)
+    target, mask = target_and_mask(clips)
+    small = 0.1 / 3 if smoothing == "spread" else 0.1
+    large = 0.9 + small if smoothing == "spread" else 1.0
+    expected = torch.tensor([[large, small, small], [small, small, large]])
+    torch.testing.assert_close(target, expected)
+    assert mask.tolist() == [[1, 0, 1], [1, 1, 1]]
+    soft = pd.DataFrame({"weight": [1.0], "a": [0.7], "b": [0.2], "c": [0.0]})
+    windows = PseudoWindows([Crop("1", 0, 8000, 0)], soft, CLASSES, 1.0)
+    torch.testing.assert_close(
+        windows.labels(torch.tensor([0])).target[0], torch.tensor([0.7, 0.2, 0.0])
+    )
+
+
+def test_spread_smoothing_keeps_the_label_mass(rng: np.random.Generator) -> None:
+    smooth = smooth_labels(torch.eye(206)[:1], 0.05, "spread")
+    assert smooth[0, 0].item() == pytest.approx(0.950243, abs=1e-6)
+    assert smooth[0, 1].item() == pytest.approx(0.000243, abs=1e-6)
+    assert smooth.sum().item() == pytest.approx(1.0)
+    y = rng.uniform(size=(3, 5))
+    expected = y * (1 - 0.1) + 0.1 * y.sum(axis=1, keepdims=True) / 5
+    found = smooth_labels(torch.tensor(y), 0.1, "spread").numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_added_smoothing_is_cut_at_one(rng: np.random.Generator) -> None:
+    y = np.hstack([np.eye(3), rng.uniform(size=(3, 2))])
+    found = smooth_labels(torch.tensor(y), 0.1, "add").numpy()
+    np.testing.assert_allclose(found, np.clip(y + 0.1, 0, 1), atol=1e-12)
+
+
+def test_no_smoothing_leaves_the_labels_alone() -> None:
+    assert torch.equal(smooth_labels(torch.eye(3), 0.0, "spread"), torch.eye(3))
+    assert torch.equal(smooth_labels(torch.eye(3), 0.0, "add"), torch.eye(3))
