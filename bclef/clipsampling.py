@@ -55,7 +55,7 @@ class SamplingConfig(CropConfig):
     """`spread`: that share of a clip's label mass goes to all classes; `add`: to each so much."""
     rating_weight: bool
     """Whether the loss weight is rating / 5, at least 0.1; unrated recordings weigh 1, not 0.1 as a
-    rating of 0 would (recipes.md E14)."""
+    rating of 0 would (docs/formulas.md E14)."""
     background_weight: float = Field(gt=0, le=1)
     """Factor of the loss weight of recordings that hold classes only in the background."""
     scored_labels: tuple[str, ...] | None = Field(min_length=1)
@@ -123,7 +123,7 @@ def rating_weights(recordings: pd.DataFrame) -> NDArray[np.float32]:
     """Returns the loss weight of each recording by its rating, float32 [N]; 1 where unrated.
 
     Source:
-        recipes.md E14.
+        docs/formulas.md E14.
     """
     rating = recordings["rating"].fillna(0).to_numpy(np.float32)
     weight = np.clip(rating / MAX_RATING, LEAST_RATING_WEIGHT, 1)
@@ -143,8 +143,9 @@ def sampling_weights(
         turns: How often each recording stands in a pass, int64 [N]: it counts as so many.
 
     Source:
-        recipes.md E15. `inverse_sqrt` is that of the 2023 first place; their 2025 successor drew
-        without replacement, which balances nothing. `inverse` is that of the 2023 second place.
+        docs/formulas.md E15. `inverse_sqrt` is that of the 2023 first place; their 2025 successor
+        drew without replacement, which balances nothing. `inverse` is that of the 2023 second
+        place.
     """
     power, background_share = _FORMS[sampler]
     n_each = np.array([len(others) for others in heard.background])

@@ -36,7 +36,7 @@ class CropConfig(Section):
     self_mixup_s: float | None = Field(gt=0)
     """A weakly labelled recording gives the sum of all windows in so many seconds of it, anywhere,
     so that the bird is heard more surely; null for a crop as of any other. Such a recording has a
-    secondary label, or a primary one that is none of the classes; recipes.md E20."""
+    secondary label, or a primary one that is none of the classes; docs/formulas.md E20."""
 
 
 class RandomCrops:
@@ -68,7 +68,7 @@ class RandomCrops:
             is_weak: Whether it is only weakly labelled.
 
         Source:
-            recipes.md E20: the segments of 60 s, summed.
+            docs/formulas.md E20: the segments of 60 s, summed.
         """
         window = self.window_samples
         n_summed = min(n_samples, self._summed_samples)

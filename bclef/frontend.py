@@ -40,7 +40,7 @@ class FrontEndConfig(Section):
     """How a waveform becomes a log-mel image.
 
     Source:
-        recipes.md E1 and E2, which name the published systems that use each choice.
+        docs/formulas.md E1 and E2, which name the published systems of each choice.
     """
 
     n_fft: int = Field(ge=16, le=16384, multiple_of=2)
@@ -173,7 +173,7 @@ def log_mel(
         ConfigError: A clip too short to be mirrored, or bands above half the sample rate.
 
     Source:
-        recipes.md E1 and E2.
+        docs/formulas.md E1 and E2.
     """
     config.n_frames(wave.shape[1])
     filters = mel_filters(config, sample_rate_hz).astype(dtype)

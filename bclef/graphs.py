@@ -69,7 +69,7 @@ def combine(probabilities: Tensor, how: Combination) -> Tensor:
     probabilities clipped to 1e-6 from 0 and 1.
 
     Source:
-        recipes.md E26 and, with equal weights, E27.
+        docs/formulas.md E26 and, with equal weights, E27.
     """
     if how == "quadratic_mean":
         return probabilities.square().mean(0).sqrt()

@@ -74,7 +74,7 @@ class FrequencyPool(nn.Module):
     """Mean or generalised mean over the mel axis, alone or with time.
 
     Source:
-        recipes.md E3; the exponent starts at 3.
+        docs/formulas.md E3; the exponent starts at 3.
     """
 
     def __init__(self, kind: str) -> None:
@@ -155,9 +155,9 @@ class SedHead(Head):
     """Scores of each frame, and per class their mean weighted by attention over time.
 
     Source:
-        recipes.md E4: softmax over time of tanh(a), so that no frame outweighs another by more
-        than e^2. Choiuijin1125 (2022) averages time before it and so attends to mel bands; here
-        frequency is pooled and attention runs over time.
+        docs/formulas.md E4: softmax over time of tanh(a), so that no frame outweighs another by
+        more than e^2. Choiuijin1125 (2022) averages time before it and so attends to mel bands;
+        here frequency is pooled and attention runs over time.
     """
 
     class_layers: ClassVar[tuple[str, ...]] = ("classify", "attention")
@@ -203,7 +203,8 @@ def clip_probabilities(logits: Logits, config: HeadConfig, n_context: int) -> Te
             more than the shift.
 
     Source:
-        recipes.md E33; V23 blends by 3 to 1, L23 takes the maximum alone.
+        docs/formulas.md E33; the 2023 first place blends by 3 to 1, the second takes the maximum
+        alone.
     """
     pooled = logits.clip.sigmoid()
     if not config.max_share:

@@ -139,7 +139,7 @@ def tilt_images(image: Tensor, draw: TiltDraw) -> Tensor:
     It falls from 1 at the lowest band to 1 - x at band r, from M / 2 to M - 1, and stays there.
 
     Source:
-        recipes.md section 5, frequency tilt.
+        The 2023 second place (LIHANG-HONG/birdclef2023-2nd-place-solution).
     """
     if not len(draw.rows):
         return image

@@ -38,9 +38,9 @@ class LossConfig(Section):
     clip_loss_weight: float = Field(ge=0)
     """Weight of the loss on the clip score."""
     frame_loss_weight: float = Field(ge=0)
-    """Weight of the same loss on each class's highest frame score (recipes.md E8, E9)."""
+    """Weight of the same loss on each class's highest frame score (docs/formulas.md E8, E9)."""
     soft_auc_weight: float = Field(ge=0)
-    """Weight of the soft area under the curve of the clip scores (recipes.md E12)."""
+    """Weight of the soft area under the curve of the clip scores (docs/formulas.md E12)."""
     soft_auc_on: Literal["probability", "logit"]
     """Scores that it compares."""
     loss_sum: bool
@@ -78,7 +78,8 @@ def focal(logits: Tensor, target: Tensor) -> Tensor:
     """Returns the focal loss of each clip and class, [B, C].
 
     Source:
-        recipes.md E5, alpha 0.25 and gamma 2, extended to soft targets as the 2023 first place.
+        docs/formulas.md E5, alpha 0.25 and gamma 2, extended to soft targets as the 2023 first
+        place.
     """
     p = torch.sigmoid(logits)
     agreement = p * target + (1 - p) * (1 - target)
@@ -87,7 +88,7 @@ def focal(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def bce_focal(logits: Tensor, target: Tensor) -> Tensor:
-    """Returns the sum of `bce` and `focal`, [B, C]; recipes.md E6."""
+    """Returns the sum of `bce` and `focal`, [B, C]; docs/formulas.md E6."""
     return bce(logits, target) + focal(logits, target)
 
 
@@ -95,7 +96,7 @@ def bcefocal_2022(logits: Tensor, target: Tensor) -> Tensor:
     """Returns the focal loss of 2022 of each clip and class, [B, C].
 
     Source:
-        recipes.md E7: positives are weighed by alpha 0.25, negatives by 1.
+        docs/formulas.md E7: positives are weighed by alpha 0.25, negatives by 1.
     """
     p = torch.sigmoid(logits)
     positive = FOCAL_ALPHA * target * (1 - p) ** FOCAL_GAMMA
@@ -107,7 +108,7 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Returns the soft cross-entropy's terms, [B, C], which are summed over classes.
 
     Source:
-        recipes.md E10; targets are not normalised, several classes may be 1.
+        docs/formulas.md E10; targets are not normalised, several classes may be 1.
     """
     return -target * log_softmax(logits, dim=1)
 
@@ -116,7 +117,7 @@ def cross_entropy_normalised(logits: Tensor, target: Tensor) -> Tensor:
     """Returns `cross_entropy` to targets scaled to a sum of 1, [B, C]; 0 for a clip without any.
 
     Source:
-        recipes.md E10, the form y / sum(y) of the 2026 first place.
+        docs/formulas.md E10, the form y / sum(y) of the 2026 first place.
     """
     mass = target.sum(dim=1, keepdim=True)
     return cross_entropy(logits, target / mass.clamp(min=LEAST_MASS))
@@ -138,7 +139,7 @@ _OVER_CLASSES = ("cross_entropy", "cross_entropy_normalised")
 def clip_losses(logits: Tensor, truth: Truth, config: LossConfig) -> Tensor:
     """Returns the loss of each clip, [B], by its logits [B, C].
 
-    A masked element counts as 0 and still counts in the mean over classes (recipes.md E11). A
+    A masked element counts as 0 and still counts in the mean over classes (docs/formulas.md E11). A
     cross-entropy is always summed over classes, and a class of unknown truth is left out of its
     softmax, or else the loss would push it down.
     """
@@ -151,7 +152,7 @@ def clip_losses(logits: Tensor, truth: Truth, config: LossConfig) -> Tensor:
 
 
 def weighted_loss(logits: Tensor, truth: Truth, config: LossConfig) -> Tensor:
-    """Returns the scalar sum(w L) / divisor over clips of logits [B, C]; recipes.md E14."""
+    """Returns the scalar sum(w L) / divisor over clips of logits [B, C]; docs/formulas.md E14."""
     return (clip_losses(logits, truth, config) * truth.weight).sum() / truth.divisor
 
 
@@ -168,7 +169,7 @@ def soft_auc(scores: Tensor, truth: Truth) -> Tensor:
     and not that of one process.
 
     Source:
-        recipes.md E12.
+        docs/formulas.md E12.
     """
     amount = (truth.mask * truth.weight[:, None]).flatten()
     excess = (truth.target.flatten() - 0.5) * amount

@@ -200,7 +200,11 @@ def draw_image_mix(config: ImageMixupConfig, n_clips: int, generator: Generator)
 
 
 def mix_signals(signal: Tensor, draw: MixDraw) -> Tensor:
-    """Returns `signal` [R, ...] with the partners mixed in; recipes.md E17 for blended shares."""
+    """Returns `signal` [R, ...] with the partners mixed in.
+
+    Source:
+        docs/formulas.md E17 for blended shares.
+    """
     if not len(draw.rows):
         return signal
     shape = (-1, *[1] * (signal.ndim - 1))
@@ -218,7 +222,7 @@ def mix_waves(wave: Tensor, draw: WaveMixDraw) -> Tensor:
     clip would drown a soft one whose label it gets. Where either is silent, levels stay.
 
     Source:
-        recipes.md E16 (mean), E17 (blend), E18 (add, or blend), E19 (add, with a third).
+        docs/formulas.md E16 (mean), E17 (blend), E18 (add, or blend), E19 (add, with a third).
     """
     if not len(draw.second.rows):
         return wave
@@ -254,7 +258,7 @@ def mix_labels(labels: Labels, mixes: Sequence[MixDraw]) -> Labels:
     loss weight is the mean of theirs, or blends as the labels do.
 
     Source:
-        recipes.md E16, E17, E18, E19; section 6 for the mask.
+        docs/formulas.md E16 to E19; the mask is that of the 2024 third place (jfpuget).
     """
     target, mask, weight = labels
     for mix in mixes:

@@ -127,8 +127,8 @@ def add_noise(wave: Tensor, noise: Tensor, draw: NoiseDraw) -> Tensor:
     the clip's peak first, as where both are peak-normalised.
 
     Source:
-        recipes.md E21 (`snr_peak`; `snr_rms` is the same by root mean square), E22 (`blend`, by the
-        peak of the crop, not of the file).
+        docs/formulas.md E21 (`snr_peak`; `snr_rms` is the same by root mean square), E22 (`blend`,
+        by the peak of the crop, not of the file).
     """
     result = wave.clone()
     _add(result, noise, draw)

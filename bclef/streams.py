@@ -125,7 +125,7 @@ def smooth_labels(target: Tensor, amount: float, smoothing: Literal["spread", "a
     """Returns `target` [B, C] smoothed: `amount` of each row's mass spread, or added to all.
 
     Source:
-        recipes.md E13: `spread` y (1 - eps) + eps sum(y) / C, `add` clip(y + eps, 0, 1).
+        docs/formulas.md E13: `spread` y (1 - eps) + eps sum(y) / C, `add` clip(y + eps, 0, 1).
     """
     if not amount:
         return target

@@ -17,7 +17,7 @@ from bclef.levels import amplitude
 
 FILTER_FFT = 1024
 FILTER_HOP = 512
-"""Transform of spectral changes, samples; recipes.md E23."""
+"""Transform of spectral changes, samples; docs/formulas.md E23."""
 PITCH_FFT = 512
 PITCH_HOP = 128
 """Transform of the phase vocoder, samples: short, for it moves onsets by up to a quarter of it."""
@@ -181,8 +181,8 @@ def change_spectrum(wave: Tensor, draw: SpectrumDraw, sample_rate_hz: int) -> Te
     Control points are joined by straight lines in dB over the bins.
 
     Source:
-        recipes.md E23, without its last division by the peak, which is `wave_scaling: peak`; the
-        original also loses the end of the clip.
+        docs/formulas.md E23, without its last division by the peak, which is `wave_scaling: peak`;
+        the original also loses the end of the clip.
     """
     if not len(draw.rows):
         return wave

@@ -1,6 +1,7 @@
 """Faults of the published systems, and what would find each of them here.
 
-The faults are those of recipes.md, sections 3 to 7 and 9, as far as this library could have them.
+The faults are those found in the published code of the systems that docs/formulas.md names, as far
+as this library could have them; the year and place of each stand behind it.
 Tests of this file are named for their fault. The others are guarded where their subject is tested:
 
 | fault | guarded by |

@@ -58,7 +58,7 @@ PUBLISHED = {
         "hop_samples": 313, "n_mels": 160, "f_min_hz": 0.0, "power": 1, "wave_scaling": "peak",
     },
 }  # fmt: skip
-"""The front ends of recipes.md, sections 3 to 8."""
+"""The front ends of published systems, by the keys of docs/formulas.md."""
 FRAMES_OF_5_S = {
     "C22": 313, "H21 A": 501, "H21 B": 313, "V23 and V25": 313, "L23 sed_v2s": 384,
     "L23 sed_b3ns": 300, "L23 sed_seresnext26t, cnn_b0ns": 256, "L23 sed_resnet34": 224,

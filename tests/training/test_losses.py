@@ -1,4 +1,4 @@
-"""The losses against plain numpy lines of their formulas (recipes.md E5-E14)."""
+"""The losses against plain numpy lines of their formulas (docs/formulas.md E5-E14)."""
 
 from typing import Any, get_args
 
