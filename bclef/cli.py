@@ -8,6 +8,8 @@ import click
 
 from bclef.redaction import redact
 
+_INSTALL = "run `pip install '.[train]'` in a clone of bclef"
+"""What brings the packages that predicting does without."""
 _SHIP_WAIT_S = 60.0
 """How long `bclef track` waits for another process that is shipping."""
 
@@ -153,8 +155,7 @@ def backbone(model: Path, output: Path) -> None:
     Put below weights/, other networks start from it: `pretrain.start_from` in params.yaml.
     """
     if missing := [name for name in ("torch", "timm", "pydantic") if find_spec(name) is None]:
-        said = f"{' and '.join(missing)} not installed; run `pip install bclef[train]`"
-        raise click.ClickException(said)
+        raise click.ClickException(f"{' and '.join(missing)} not installed; {_INSTALL}")
     from bclef import modelfiles, models  # noqa: PLC0415  (torch takes seconds)
 
     try:
@@ -168,7 +169,7 @@ def backbone(model: Path, output: Path) -> None:
 def track() -> None:
     """Send what the pipeline's stages recorded to MLflow."""
     if find_spec("mlflow") is None:
-        raise click.ClickException("mlflow is not installed; run `pip install bclef[train]`")
+        raise click.ClickException(f"mlflow is not installed; {_INSTALL}")
     # Needs the training install, which `bclef predict` does without.
     from bclef.shipping import ship  # noqa: PLC0415
     from bclef.tracking import WorkspaceError, find_dvc_root  # noqa: PLC0415

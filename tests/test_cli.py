@@ -285,7 +285,7 @@ def test_backbone_without_torch_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr("bclef.cli.find_spec", lambda _: None)
     done = run("backbone", tmp_path / "model", "-o", tmp_path / "backbone")
     assert done.exit_code == 1
-    assert "torch and timm and pydantic not installed; run `pip install bclef[train]`" in (
+    assert "torch and timm and pydantic not installed; run `pip install '.[train]'`" in (
         done.output
     )
 
@@ -302,4 +302,4 @@ def test_tracking_without_mlflow_says_what_to_install(monkeypatch):
     monkeypatch.setattr("bclef.cli.find_spec", lambda _: None)
     done = run("track")
     assert done.exit_code == 1
-    assert "pip install bclef[train]" in done.output
+    assert "pip install '.[train]'" in done.output
