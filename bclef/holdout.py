@@ -1,4 +1,4 @@
-"""What a phase holds out of its own training data to be validated on."""
+"""What a training holds out of its own data to be validated on."""
 
 from collections.abc import Collection, Sequence
 

@@ -33,7 +33,7 @@ MEASURES = {
 """Names of the metrics that are shown."""
 
 _MEMBERS = {"finetune": "fold ", "distill": "round "}
-"""What the models of a phase of training are, before their number."""
+"""What the models of a training are, before their number."""
 
 
 @dataclass(frozen=True)
