@@ -22,7 +22,7 @@ from bclef.cropplaces import N_CHANCES
 from bclef.crops import Crop, WaveStore, read_pcm
 from bclef.noises import NoiseAdder
 from bclef.streams import ClipSources, NoiseClips, Stream, join_labels
-from bclef.transit import Sent, keep_memory, n_workers, stayed, worker_context
+from bclef.transit import Sent, n_workers, stayed, worker_context
 
 _LOG = logging.getLogger(__name__)
 _EPOCH, _BATCH = range(2)
@@ -270,13 +270,10 @@ def batch_loader(batches: TrainingBatches, keys: EpochKeys) -> DataLoader[Batch]
     """Returns a loader of the batches of `keys`, read ahead by worker processes where it pays.
 
     They are the same batches for any number of workers. Each worker opens the store on its own.
-    Without an accelerator, the memory of a batch is kept for the next one.
 
     Raises:
         TransitError: BCLEF_LOADER_WORKERS is no number.
     """
-    if not torch.cuda.is_available():
-        keep_memory()
     count = n_workers(keys.n_ranks)
     return DataLoader(
         batches,

@@ -32,6 +32,8 @@ class DeviceError(Exception):
 def processes(n_devices: int, n_nodes: int) -> Iterator[Fabric]:
     """Gives this process's device and its connection to the others, which end with it.
 
+    All of them should leave together, or by an error; a SystemExit of 0 is none.
+
     Args:
         n_devices: Processes on each machine.
         n_nodes: Machines.
@@ -71,14 +73,24 @@ def _launched(strategy: DDPStrategy, fabric: Fabric) -> Iterator[None]:
         fabric.launch()
         yield
         is_done = True
+    except SystemExit as end:
+        is_done = not end.code  # so do all leave but the first, when they have done their part
+        raise
     finally:
+        if is_done:
+            _leave_group()  # NCCL may want all of a machine to do so at once: before waiting
         _end_children(strategy, by_force=not is_done)
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        _leave_group()
         for name in os.environ.keys() - environment.keys():
             del os.environ[name]
         os.environ.update(environment)
         torch.set_num_threads(n_threads)
+
+
+def _leave_group() -> None:
+    """Gives up the connection to the other processes, unless it is gone."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _end_children(strategy: DDPStrategy, *, by_force: bool) -> None:
@@ -95,10 +107,16 @@ def _end_children(strategy: DDPStrategy, *, by_force: bool) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Lightning's hints and banner out of a stage's output."""
-    logger = logging.getLogger("lightning.fabric")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keeps Lightning's hints and banner out of a stage's output.
+
+    But not why it kills this process, which is all that its launcher ever logs: that another one
+    has died.
+    """
+    fabric = logging.getLogger("lightning.fabric")
+    launcher = logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script")
+    levels = fabric.level, launcher.level
+    fabric.setLevel(logging.ERROR)
+    launcher.setLevel(logging.INFO)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PossibleUserWarning)
@@ -107,4 +125,5 @@ def _quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
             yield
     finally:
-        logger.setLevel(level)
+        fabric.setLevel(levels[0])
+        launcher.setLevel(levels[1])

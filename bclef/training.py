@@ -25,6 +25,7 @@ from bclef.launching import DeviceError, processes
 from bclef.models import BirdModel
 from bclef.phasetraining import Phase, PhaseTraining
 from bclef.trainconfig import TrainConfig
+from bclef.transit import keep_memory
 
 __all__ = ["FitPlan", "FitResult", "Phase", "TrainConfig", "Validation", "fit"]
 
@@ -74,6 +75,8 @@ class FitResult:
 def fit(plan: FitPlan) -> FitResult:
     """Returns the trained model; goes on from the checkpoint in `plan.work_dir` if there is one.
 
+    On a CPU this process keeps memory that it has freed, from then on.
+
     Raises:
         CheckpointError: It cannot be read.
         DeviceError: The devices are not those that the settings ask for.
@@ -84,12 +87,16 @@ def fit(plan: FitPlan) -> FitResult:
         raise DeviceError(f"phases differ in devices and nodes: {sorted(asked)}; expected one pair")
     with processes(*asked.pop()) as fabric:
         gpus = [fabric.device] if fabric.device.type == "cuda" else []
+        if not gpus:
+            keep_memory()
         with torch.random.fork_rng(devices=gpus):
             run = _Run(plan, fabric)
             run.train()
-            if not fabric.is_global_zero:
+            result = run.result() if fabric.is_global_zero else None
+            fabric.barrier()  # the others wait for it, so that all leave together
+            if result is None:
                 raise SystemExit(0)
-            return run.result()
+            return result
 
 
 class _Run:

@@ -26,6 +26,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Settings of the GNU C library: how much freed memory it keeps, and what it asks for apart."""
 
 _KEPT_BYTES = 2**30
+_LARGEST_BLOCKS_BYTES = (2**30, 2**25)
+"""Sizes from which memory may be asked for apart; older libraries refuse more than the last."""
 
 _SHARED_BYTES = 2**16
 """Tensors of at least so many bytes go through shared memory."""
@@ -67,11 +69,13 @@ def keep_memory() -> None:
     """Makes the C library keep the memory of one batch for the next, where it can be told to.
 
     It would give it back after each step and have the system clear it anew, page by page, which on
-    a CPU takes a tenth of the step.
+    a CPU takes a tenth of the step. This holds until the process ends.
     """
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
-        for setting in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
-            library.mallopt(setting, _KEPT_BYTES)
+        library.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        for size_bytes in _LARGEST_BLOCKS_BYTES:
+            if library.mallopt(_M_MMAP_THRESHOLD, size_bytes):
+                break
 
 
 def worker_context() -> BaseContext:

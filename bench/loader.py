@@ -31,6 +31,7 @@ from bclef.streams import clip_sources
 from bclef.tables import write_table
 from bclef.taxonomy import ClassList
 from bclef.training import TrainConfig
+from bclef.transit import keep_memory
 
 RATE_HZ = 32_000
 N_CLASSES = 24
@@ -142,6 +143,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=30, help="steps of either kind")
     n_steps = parser.parse_args().steps
+    if not torch.cuda.is_available():
+        keep_memory()  # as a training does
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
         write_store(directory)

@@ -33,10 +33,11 @@ def train(folder: Path) -> None:
     environment = dict(os.environ)
 
     def note(word: str) -> None:
-        with (folder / f"calls-{rank}.txt").open("a") as file:
-            file.write(f"{word}\n")
+        with (folder / "calls.txt").open("a") as file:
+            file.write(f"{rank} {word}\n")
 
     def validate(model: BirdModel) -> Mapping[str, float]:
+        time.sleep(0.2)  # in which others would leave who do not wait
         note("validate")
         return {"val_loss": float(model.head.classify.weight.detach().abs().sum())}
 
@@ -53,10 +54,15 @@ def train(folder: Path) -> None:
             sources = clip_sources(store, recordings, classes, config, spec.sample_rate_hz)
             batches = TrainingBatches(store, sources, config, spec.window_samples, 0)
             phases.append(Phase(config, batches))
+        (folder / f"pid-{rank}.txt").write_text(str(os.getpid()))
         note("start")
         model = build_model(spec, seed=int(rank))  # that of the first process counts
         plan = FitPlan(model, phases, 11, folder / "work", validate, on_metrics)
-        result = fit(plan)
+        try:
+            result = fit(plan)
+        except SystemExit:
+            note("leave")
+            raise
     result.history.to_json(folder / f"history-{rank}.json", orient="records", double_precision=15)
     torch.save(result.model.state_dict(), folder / f"weights-{rank}.pt")
     assert dict(os.environ) == environment

@@ -19,7 +19,6 @@ import torch
 from bclef.models import ModelSpec, build_model
 from bclef.phasetraining import _own_copy
 from bclef.training import TrainConfig
-from tests.training.joint_training import train
 
 REPOSITORY = Path(__file__).parents[2]
 PHASES: tuple[dict[str, Any], ...] = (
@@ -52,7 +51,12 @@ def make_settings(
 
 
 def start(folder: Path, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    alike = {"BCLEF_LOADER_WORKERS": "0", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    alike = {
+        "BCLEF_LOADER_WORKERS": "0",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONFAULTHANDLER": "1",
+    }
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "tests.training.joint_training", str(folder)],
         cwd=REPOSITORY,
@@ -63,9 +67,23 @@ def start(folder: Path, environment: dict[str, str] | None = None) -> subprocess
     )
 
 
-def calls(folder: Path, rank: int) -> list[str]:
-    path = folder / f"calls-{rank}.txt"
+def assert_ends_well(process: subprocess.Popen[str]) -> None:
+    output, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, errors
+    assert output == "", "Lightning keeps quiet"
+
+
+def calls(folder: Path) -> list[str]:
+    """`RANK WORD` of all processes in the order in which they came."""
+    path = folder / "calls.txt"
     return path.read_text().splitlines() if path.exists() else []
+
+
+def wait_for(call: str, folder: Path) -> None:
+    end_s = time.monotonic() + 300
+    while call not in calls(folder):
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
 
 
 def assert_trained_alike(one: Path, two: Path) -> None:
@@ -80,29 +98,24 @@ def assert_trained_alike(one: Path, two: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(
-    make_settings: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_processes_train_as_one(make_settings: Callable[..., Path]) -> None:
     """With mixup, noise and masks, a last step of one batch, and a phase of other settings."""
-    monkeypatch.setenv("BCLEF_LOADER_WORKERS", "0")
     alone, together = make_settings("alone", 1), make_settings("together", 2)
-    process = start(together)
-    train(alone)
-    output, errors = process.communicate(timeout=400)
-    assert process.returncode == 0, errors
-    assert output == "", "Lightning keeps quiet"
+    for process in [start(alone), start(together)]:
+        assert_ends_well(process)
     assert_trained_alike(alone, together)
-    assert calls(together, 0) == calls(alone, 0)
-    assert calls(together, 1) == ["start"], "the second process validates and reports nothing"
+    first, second = ([call for call in calls(together) if call[0] == rank] for rank in "01")
+    assert first == calls(alone)
+    assert second == ["1 start", "1 leave"], "the second process validates and reports nothing"
     assert not list(together.glob("*-1.[jp]*")), "it ends after training"
+    assert calls(together)[-1] == "1 leave", "it waits until the first has validated"
 
 
 @pytest.mark.slow
 def test_two_processes_of_a_launcher_that_are_killed_go_on_as_one(
-    make_settings: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    make_settings: Callable[..., Path],
 ) -> None:
     """Started as by torchrun, each with its rank; the second ends when the first is killed."""
-    monkeypatch.setenv("BCLEF_LOADER_WORKERS", "0")
     alone, together = make_settings("alone", 1), make_settings("together", 2)
     launched = {
         "WORLD_SIZE": "2",
@@ -114,21 +127,31 @@ def test_two_processes_of_a_launcher_that_are_killed_go_on_as_one(
         "WAIT_AFTER_EPOCH": "2",
     }
     ranks = [{**launched, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
-    first, second = [start(together, rank) for rank in ranks]
-    train(alone)
-    end_s = time.monotonic() + 300
-    while "epoch 2" not in calls(together, 0):
-        assert time.monotonic() < end_s
-        time.sleep(0.05)
+    single, first, second = start(alone), *[start(together, rank) for rank in ranks]
+    assert_ends_well(single)
+    wait_for("0 epoch 2", together)
     first.send_signal(signal.SIGKILL)
     first.communicate()
     assert second.communicate(timeout=100)[1]
     assert second.returncode != 0
-    process = start(together)
-    _, errors = process.communicate(timeout=400)
-    assert process.returncode == 0, errors
-    assert calls(together, 0).count("start") == 2
+    assert_ends_well(start(together))
+    assert calls(together).count("0 start") == 2
     assert_trained_alike(alone, together)
+
+
+@pytest.mark.slow
+def test_first_process_that_ends_because_the_second_has_died_says_so(
+    make_settings: Callable[..., Path],
+) -> None:
+    """It is killed at once, for it may wait for the other for ever."""
+    folder = make_settings("together", 2)
+    process = start(folder, {"WAIT_AFTER_EPOCH": "1"})
+    wait_for("0 epoch 1", folder)
+    second = int((folder / "pid-1.txt").read_text())
+    os.kill(second, signal.SIGKILL)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == -signal.SIGKILL
+    assert f"PID {second} terminated with code -9" in errors
 
 
 @pytest.mark.parametrize("trainable", ["all", "head"])

@@ -219,6 +219,17 @@ def test_resumed_run_tells_the_earlier_epochs_again(make_plan: Callable[..., Fit
     assert [told[epoch]["train_loss"] for epoch in told] == result.history["train_loss"].tolist()
 
 
+def test_memory_is_kept_once_by_the_training_itself(
+    make_plan: Callable[..., FitPlan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for each of its loaders; whoever only makes one keeps the memory's old ways."""
+    told: list[str] = []
+    for module in ("training", "transit"):
+        monkeypatch.setattr(f"bclef.{module}.keep_memory", lambda: told.append("keep"))
+    fit(make_plan(phases=({"epochs": 1}, {"epochs": 1})))
+    assert told == ["keep"]
+
+
 def test_work_directory_holds_one_whole_checkpoint(make_plan: Callable[..., FitPlan]) -> None:
     plan = make_plan()
     fit(plan)

@@ -4,13 +4,14 @@ import pickle
 import subprocess
 import sys
 from multiprocessing.reduction import ForkingPickler
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
-from bclef.transit import Sent, TransitError, n_workers
+from bclef.transit import _M_MMAP_THRESHOLD, Sent, TransitError, keep_memory, n_workers
 
 
 class Inner(NamedTuple):
@@ -78,7 +79,7 @@ def test_memory_of_one_batch_serves_the_next() -> None:
 import resource, torch, sys
 from bclef.transit import keep_memory
 if sys.argv[1] == "kept": keep_memory()
-def step(): [torch.full((12 * 2**20,), 1.0) for _ in range(4)]
+def step(): [torch.full((6 * 2**20,), 1.0) for _ in range(8)]
 for _ in range(5): step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5): step()
@@ -87,3 +88,22 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     told = [sys.executable, "-c", program]
     n_faults = [int(subprocess.check_output([*told, how])) for how in ("kept", "given back")]
     assert n_faults[0] < n_faults[1] / 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the GNU C library")
+@pytest.mark.parametrize("most_bytes", [2**30, 2**25])
+def test_library_is_asked_for_the_largest_blocks_that_it_keeps(
+    monkeypatch: pytest.MonkeyPatch, most_bytes: int
+) -> None:
+    """Some refuse more than 32 MiB, and would then give back all from 128 KiB."""
+    taken: dict[int, int] = {}
+
+    def mallopt(setting: int, value: int) -> int:
+        if setting == _M_MMAP_THRESHOLD and value > most_bytes:
+            return 0
+        taken[setting] = value
+        return 1
+
+    monkeypatch.setattr("ctypes.CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+    keep_memory()
+    assert taken[_M_MMAP_THRESHOLD] == most_bytes
