@@ -47,8 +47,8 @@ def main() -> None:
     if not Path("models/export/model.json").exists():
         sys.exit("models/export is not there: run `make repro` first")
     predictor = Predictor(Path("models/export"))
-    waves = np.random.default_rng(0).normal(0, 0.1, (N_WINDOWS, predictor.window_samples))
-    waves = waves.astype(np.float32)
+    noise = np.random.default_rng(0).normal(0, 0.1, (N_WINDOWS, predictor.window_samples))
+    waves = noise.astype(np.float32)
     graph_s = seconds(lambda: predictor.scores(waves)) / N_WINDOWS
     whole = waves.reshape(-1)[: N_WINDOWS * predictor.scored_samples]
     streamed_s = seconds(lambda: predictor.predict_samples(whole)) / N_WINDOWS

@@ -1,9 +1,10 @@
 """What each part of the demo's settings is worth: models without it, on equal seeds and budget.
 
-Needs a finished `make repro`. Every arm changes one thing, is trained like the teacher of fold 0
-with three seeds, and is scored on the annotated soundscapes beside the settings as they are. The
-interval is that of the mean over seeds, with recordings drawn anew for all arms and seeds alike; a
-part is said to help only where all of it lies on one side of zero and every seed agrees.
+Needs a finished `make repro`. Every arm changes one thing, is trained as the teacher of fold 0 is,
+through all its phases and with three seeds, and is scored on the annotated soundscapes beside the
+settings as they are. The interval is that of the mean over seeds, with recordings drawn anew for
+all arms and seeds alike; a part is said to help only where all of it lies on one side of zero and
+every seed agrees.
 
     python -m bench.ablation                    # all arms, about 20 minutes on 2 cores
     python -m bench.ablation no-mixup cnn-head  # some of them
@@ -15,6 +16,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +83,15 @@ def main(names: Sequence[str]) -> None:
 
 def windows_of(arm: Mapping[str, Any], seed: int, classes: ClassList, title: str) -> pd.DataFrame:
     """Returns the annotated soundscapes' window scores by a model of `arm`, made or found."""
-    tree = overridden(Params.for_stage("finetune", "0", Path()).tree, arm)
+    params = Params.for_stage("finetune", "0", Path())
+    params = replace(params, tree=overridden(params.tree, arm, null_inherits=False))
     index_hash = hashlib.sha256(Path("data/features/index.parquet").read_bytes()).hexdigest()
-    key = json.dumps([tree, seed, index_hash, Path("codehash/finetune.txt").read_text()])
+    key = json.dumps([params.tree, seed, index_hash, Path("codehash/finetune.txt").read_text()])
     folder = WORK / hashlib.sha256(key.encode()).hexdigest()[:16]
     schema = window_scores_schema(classes.labels)
     if not (folder / "scores.parquet").exists():
         begin = time.perf_counter()
-        train(tree, seed, classes, folder)
+        train(params, seed, classes, folder)
         with Store(Path("data/features")) as store:
             annotated = store.index.loc[store.index["annotated"], "recording_id"].tolist()
         found = score_windows(folder / "model", Path("data/features"), annotated, SCORE)
@@ -97,26 +100,23 @@ def windows_of(arm: Mapping[str, Any], seed: int, classes: ClassList, title: str
     return read_table(folder / "scores.parquet", schema)
 
 
-def train(tree: Mapping[str, Any], seed: int, classes: ClassList, folder: Path) -> None:
-    """Writes the teacher of fold 0 by the params `tree` into `folder`/model."""
-    own = {key: tree["finetune"][key] for key in FinetuneConfig.model_fields}
-    shared = {key: tree["finetune"][key] for key in tree["train"]}
-    config = TrainConfig.from_tree(overridden(tree["train"], shared), "params.yaml", "train")
+def train(params: Params, seed: int, classes: ClassList, folder: Path) -> None:
+    """Writes the teacher of fold 0 by `params` into `folder`/model."""
+    phases, settings = params.phases(TrainConfig, FinetuneConfig, "finetune")
     with Store(Path("data/features")) as store:
         setup = TrainingSetup(
             store=store,
             splits=read_table(Path("data/splits.parquet"), SPLITS_NEEDS),
-            sample_rate_hz=tree["audio"]["sample_rate_hz"],
-            frontend=FrontEndConfig.from_tree(tree["frontend"], "params.yaml", "frontend"),
-            model=ModelConfig.from_tree(tree["model"], "params.yaml", "model"),
-            phases=(config,),
+            sample_rate_hz=params.value("audio.sample_rate_hz", int),
+            frontend=params.section(FrontEndConfig, "frontend"),
+            model=params.section(ModelConfig, "model"),
+            phases=phases,
             seed=seed,
             work_dir=folder / "work",
             on_metrics=lambda _figures, _epoch: None,
             params={},
             data={},
         )
-        settings = FinetuneConfig.from_tree(own, "params.yaml", "finetune")
         finetune(setup, classes, settings, 0, Path("models/pretrain"), folder / "model")
 
 
