@@ -27,7 +27,7 @@ from bclef.faults import (
     validation_faults,
 )
 
-__all__ = ["ConfigError", "Params", "Scalar", "Section", "Seed", "read_yaml"]
+__all__ = ["ConfigError", "Params", "Scalar", "Section", "Seed", "parse_yaml", "read_yaml"]
 
 Scalar: TypeAlias = bool | int | float | str | None
 S = TypeVar("S", bound="Section")
@@ -205,13 +205,28 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: No such file, not YAML, a repeated key, or no mapping.
     """
     try:
-        tree = YAML(typ="safe", pure=True).load(path)
+        return parse_yaml(path, str(path))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
+
+
+def parse_yaml(source: Path | bytes, where: str) -> dict[str, Any]:
+    """Returns the mapping in `source` as `read_yaml` does.
+
+    Args:
+        source: A file or its content.
+        where: What messages call it.
+
+    Raises:
+        ConfigError: Not YAML, a repeated key, or no mapping.
+        FileNotFoundError: No such file.
+    """
+    try:
+        tree = YAML(typ="safe", pure=True).load(source)
     except YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
+        raise ConfigError(f"{where}: not YAML: {error}") from error
     if not isinstance(tree, dict | None):
-        raise ConfigError(f"{path}: expected key: value lines, got {shown(tree)}")
+        raise ConfigError(f"{where}: expected key: value lines, got {shown(tree)}")
     return tree or {}
 
 

@@ -29,6 +29,13 @@ def leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
+def differences(tree: Tree, other: Tree) -> list[str]:
+    """Returns the dotted keys of leaves that have another value in `other`, or are in one only."""
+    ours, theirs = dict(leaves(tree)), dict(leaves(other))
+    in_both = ours.keys() & theirs.keys()
+    return [key for key in ours | theirs if key not in in_both or ours[key] != theirs[key]]
+
+
 def covers(declared: str, key: str) -> bool:
     """Returns whether `key` is `declared` or lies below it."""
     return key == declared or key.startswith(f"{declared}.")

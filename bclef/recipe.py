@@ -9,12 +9,17 @@ A file holds `dotted.key: value` lines, and maybe `variants: {name: {dotted.key:
 override the file's own. `NAME` takes the first variant, `NAME:VARIANT` another; `-small` after
 either adds recipes/small.yaml, which brings it down to the demo.
 
+What params.yaml holds besides stays, also what an earlier recipe has left there: a warning on
+stderr names what differs from the last commit.
+
 The shell splits the output of `$(...)` at whitespace and removes no quotes from it, so values are
 quoted by the rules of Hydra, which reads them, and not by those of the shell.
 """
 
+import json
 import os
 import re
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +27,8 @@ from typing import Any
 
 import click
 
-from bclef.config import ConfigError, read_yaml
-from bclef.dotted import covers, leaves
+from bclef.config import ConfigError, parse_yaml, read_yaml
+from bclef.dotted import Tree, covers, differences, leaves, lookup
 from bclef.faults import nearest, shown
 
 _ENVIRONMENT = re.compile(r"\{env:(\w+)\|([^{}]*)\}")
@@ -33,6 +38,11 @@ _VARIANTS = "variants"
 _OVERLAY = "small"
 """The recipe that brings any other down to the demo."""
 _SUFFIX = f"-{_OVERLAY}"
+_MOST_NAMED = 5
+"""Keys that a warning names."""
+_MOST_CHARACTERS = 60
+"""Of a value in it."""
+_GIT_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True)
@@ -128,9 +138,12 @@ def main(names: tuple[str, ...], apply: bool, is_list: bool) -> None:
         if is_list:
             click.echo(_listing([read_recipe(name, root) for name in recipe_names(root)]))
             return
-        overrides = [override(key, value) for key, value in read_recipes(names, root).items()]
+        values = read_recipes(names, root)
+        overrides = [override(key, value) for key, value in values.items()]
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
+    for line in _leftovers(root / "params.yaml", values):
+        click.echo(line, err=True)
     if not apply:
         click.echo(" ".join(f"-S {argument}" for argument in overrides))
         return
@@ -148,6 +161,52 @@ def _listing(recipes: Sequence[Recipe]) -> str:
         if recipe.variants:
             lines.append(f"{'':{width}}variants: {', '.join(recipe.variants)}")
     return "\n".join(lines)
+
+
+def _leftovers(path: Path, overrides: Tree) -> list[str]:
+    """Lines that warn of what differs from the last commit and no override sets; maybe none."""
+    if (committed := _committed(path)) is None:
+        return []
+    present = read_yaml(path)
+    left = [
+        key
+        for key in differences(present, committed)
+        if not any(covers(own, key) for own in overrides)
+    ]
+    if not left:
+        return []
+    lines = [
+        f"  {key}: {_value_at(key, present)}, committed {_value_at(key, committed)}"
+        for key in left[:_MOST_NAMED]
+    ]
+    if n_more := len(left) - len(lines):
+        lines.append(f"  and {n_more} more")
+    return [
+        f"warning: {path.name} differs from the last commit in what the recipe does not set:",
+        *lines,
+        f"`git checkout {path.name}` begins anew; `dvc exp run --temp` leaves the workspace alone",
+    ]
+
+
+def _committed(path: Path) -> dict[str, Any] | None:
+    """What the YAML file `path` held in the last commit; None where there is none to be had."""
+    command = ["git", "show", f"HEAD:./{path.name}"]
+    try:
+        found = subprocess.run(
+            command, cwd=path.parent, capture_output=True, timeout=_GIT_TIMEOUT_S, check=True
+        )
+        return parse_yaml(found.stdout, f"HEAD:{path.name}")
+    except (OSError, subprocess.SubprocessError, ConfigError):  # no git, repository, commit or file
+        return None
+
+
+def _value_at(key: str, tree: Tree) -> str:
+    """What stands at `key`, as a line has room for it."""
+    try:
+        text = json.dumps(lookup(tree, key), default=str, ensure_ascii=False)
+    except KeyError:
+        return "nothing"
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 3]}..."
 
 
 def _layers(word: str, root: Path) -> list[tuple[str, dict[str, Any]]]:

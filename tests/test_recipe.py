@@ -1,5 +1,7 @@
 """A recipe reaches params.yaml exactly as it is written, through the shell and through Hydra."""
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -297,6 +299,100 @@ def test_environment_is_filled_in_and_has_a_default(
     assert run(root, monkeypatch, "real")[1] == "-S x=['/data/species',1]\n"
     monkeypatch.setenv("BCLEF_TEST", "/my data")
     assert "found '/my data/species'" in run(root, monkeypatch, "real")[2]
+
+
+def git(root: Path, *arguments: str) -> None:
+    who = ("-c", "user.name=A", "-c", "user.email=a@b.invalid")
+    alone = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    subprocess.run(
+        ["git", *who, *arguments], cwd=root, env=os.environ | alone, check=True,
+        capture_output=True,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def committed(root: Path) -> Path:
+    """The project as it is, committed."""
+    git(root, "init", "--quiet")
+    git(root, "add", ".")
+    git(root, "commit", "--quiet", "--message", "all")
+    return root
+
+
+@pytest.mark.parametrize("flags", [(), ("--apply",)])
+def test_what_an_earlier_recipe_left_is_named_with_both_values(
+    committed: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    assert run(committed, monkeypatch, "--apply", "wide") == (0, "", "")
+    code, out, err = run(committed, monkeypatch, *flags, "small")
+    assert code == 0
+    assert out == ("" if flags else "-S train.lr=1e-05 -S train.name='it\\'s'\n")
+    assert err.splitlines() == [
+        "warning: params.yaml differs from the last commit in what the recipe does not set:",
+        "  train.band_hz: [50, 14000], committed [1, 2]",
+        "`git checkout params.yaml` begins anew; `dvc exp run --temp` leaves the workspace alone",
+    ]
+
+
+def test_recipe_over_itself_or_in_another_notation_is_no_difference(
+    committed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(committed, monkeypatch, "--apply", "small", "wide")[0] == 0
+    assert run(committed, monkeypatch, "small", "wide")[2] == ""
+    (committed / "params.yaml").write_text(
+        "x:\ntrain:\n  name: 'a'\n  lr: 1.0e-1\n  band_hz: [1, 2]\n"
+    )
+    assert run(committed, monkeypatch, "small")[2] == ""
+
+
+def test_override_of_a_whole_section_leaves_nothing_of_it(
+    committed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (committed / "recipes/whole.yaml").write_text("train: {lr: 5, name: b, band_hz: [3]}\n")
+    assert run(committed, monkeypatch, "--apply", "wide")[0] == 0
+    assert run(committed, monkeypatch, "whole")[2] == ""
+
+
+def test_five_differences_are_named_and_the_others_counted(
+    committed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = committed / "params.yaml"
+    more = "".join(f"k{number}: {number}\n" for number in range(5))
+    params.write_text(params.read_text().replace("x: null\n", f"x: '{'long' * 20}'\n{more}"))
+    lines = run(committed, monkeypatch, "small")[2].splitlines()
+    assert lines[1] == f'  x: "{"long" * 14}..., committed null'
+    assert lines[2:6] == [f"  k{number}: {number}, committed nothing" for number in range(4)]
+    assert lines[6] == "  and 1 more"
+    assert len(lines) == 8
+
+
+def test_project_below_the_top_of_its_repository_is_compared_with_itself(
+    committed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = committed / "inner"
+    shutil.copytree(committed, inner, ignore=lambda *_: {".git", "inner"})
+    (inner / "params.yaml").write_text("train: {lr: 0.1, name: a, band_hz: [1, 2]}\nx: 1\n")
+    git(committed, "add", ".")
+    git(committed, "commit", "--quiet", "--message", "another")
+    assert run(inner, monkeypatch, "wide")[2] == ""
+
+
+@pytest.mark.parametrize("state", ["no git", "no commit", "no params", "no yaml", "no repository"])
+def test_without_anything_committed_there_is_nothing_to_warn_of(
+    root: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    if state != "no repository":
+        git(root, "init", "--quiet")
+    if state in {"no params", "no yaml"}:
+        params = (root / "params.yaml").read_text()
+        (root / "params.yaml").write_text("a: b: c" if state == "no yaml" else params)
+        git(root, "add", "dvc.yaml" if state == "no params" else ".")
+        git(root, "commit", "--quiet", "--message", "all")
+        (root / "params.yaml").write_text(params)
+    if state == "no git":
+        monkeypatch.setenv("PATH", str(root))
+    assert run(root, monkeypatch, "--apply", "wide") == (0, "", "")
+    assert run(root, monkeypatch, "small")[::2] == (0, "")
 
 
 def test_there_is_a_recipe_to_test() -> None:
