@@ -382,8 +382,9 @@ def test_frozen_parts_stay_and_come_back_in_the_next_phase(
 
 
 def test_most_epochs_shorten_the_schedule_too(make_plan: Callable[..., FitPlan]) -> None:
-    short = fit(make_plan("short", epochs=1))
-    cut = fit(make_plan("cut", epochs=50, max_epochs=1))
+    """With its warm-up, half of either."""
+    short = fit(make_plan("short", epochs=1, warmup_epochs=0.5))
+    cut = fit(make_plan("cut", epochs=50, max_epochs=1, warmup_epochs=25.0))
     assert same(weights(short), weights(cut))
 
 

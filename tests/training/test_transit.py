@@ -74,10 +74,14 @@ def test_accelerators_get_workers_of_the_cores_that_are_left(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the GNU C library")
 def test_memory_of_one_batch_serves_the_next() -> None:
-    """Else the system clears it page by page each time; in a process of its own, as it stays so."""
+    """Else the system clears it page by page each time; in a process of its own, as it stays so.
+
+    By itself the library learns from what is freed, and may then keep it or not.
+    """
     program = """
-import resource, torch, sys
-from bclef.transit import keep_memory
+import ctypes, resource, torch, sys
+from bclef.transit import _M_MMAP_THRESHOLD, keep_memory
+ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**17)  # as it begins, and it learns no more
 if sys.argv[1] == "kept": keep_memory()
 def step(): [torch.full((6 * 2**20,), 1.0) for _ in range(8)]
 for _ in range(5): step()
