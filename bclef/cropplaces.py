@@ -54,7 +54,6 @@ class RandomCrops:
         self._rate_hz = sample_rate_hz
         self.window_samples = round(config.window_s * sample_rate_hz)
         self._summed_samples = round((config.self_mixup_s or 0) * sample_rate_hz)
-        self._levels: dict[str, NDArray[np.float64]] = {}
 
     def of(
         self, recording_id: str, n_samples: int, chances: Sequence[float], *, is_weak: bool = False
@@ -99,7 +98,8 @@ class RandomCrops:
         if place == "uniform":
             return int(chances[0] * (spare + 1))
         candidates = [int(chance * (spare + 1)) for chance in chances]
-        return max(candidates, key=lambda first_sample: self._level(recording_id, first_sample))
+        curve = self._store.activity(recording_id)
+        return max(candidates, key=lambda first_sample: self._level(curve, first_sample))
 
     def _place(self, n_samples: int, chance: float) -> int:
         """Where a short recording begins in the window."""
@@ -107,12 +107,9 @@ class RandomCrops:
         fixed = {"left": 0, "tile": 0, "right": spare}
         return fixed.get(self._config.short_clips, int(chance * (spare + 1)))
 
-    def _level(self, recording_id: str, first_sample: int) -> float:
+    def _level(self, curve: NDArray[np.float32], first_sample: int) -> float:
         """Sum of the levels in the window, dB; equal numbers of values make it rank as the mean."""
-        if recording_id not in self._levels:
-            curve = self._store.activity(recording_id).astype(np.float64)
-            self._levels[recording_id] = np.concatenate([[0.0], np.cumsum(curve)])
-        summed, step = self._levels[recording_id], step_samples(self._rate_hz)
-        n_steps = min(round(self.window_samples / step), len(summed) - 1)
-        first = min(round(first_sample / step), len(summed) - 1 - n_steps)
-        return float(summed[first + n_steps] - summed[first])
+        step = step_samples(self._rate_hz)
+        n_steps = min(round(self.window_samples / step), len(curve))
+        first = min(round(first_sample / step), len(curve) - n_steps)
+        return float(curve[first : first + n_steps].sum(dtype=np.float64))

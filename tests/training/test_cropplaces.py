@@ -87,6 +87,25 @@ def test_active_crops_find_the_loud_part(crops_of: Callable[..., RandomCrops]) -
     assert share_with_the_loud_second("active") == pytest.approx(expected, abs=0.08)
 
 
+def test_levels_are_read_once_for_each_crop_and_not_kept(
+    crops_of: Callable[..., RandomCrops], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept, the curves of a thousand hours would fill the memory of every worker."""
+    crops = crops_of(np.ones(24000, np.int16), crop_place="active")
+    store: Any = crops._store
+    activity = store.activity
+    asked: list[str] = []
+
+    def noting(recording_id: str) -> NDArray[np.float32]:
+        asked.append(recording_id)
+        return activity(recording_id)
+
+    monkeypatch.setattr(store, "activity", noting)
+    for n_crops in (1, 2, 3):
+        crops.of("a", 24000, [0.1, 0.5, 0.9])
+        assert asked == ["a"] * n_crops
+
+
 @pytest.mark.parametrize(("place", "expected"), [("left", 0), ("right", 5000)])
 def test_short_clip_stands_at_one_side(
     crops_of: Callable[..., RandomCrops], place: str, expected: int
