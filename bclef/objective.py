@@ -15,13 +15,15 @@ FULL_SCALE = 32768
 def training_loss(model: BirdModel, batch: Batch, config: LossConfig) -> Tensor:
     """Returns the loss of `model` on `batch`, a scalar on the batch's device.
 
+    Waves and images are augmented in float32 under any autocast, which is for the network alone.
     Gradients averaged over processes that each take their rows of one batch equal those of one
     process with all rows, but for the soft area under the curve (`bclef.losses.soft_auc`).
     """
-    rate_hz = model.spec.sample_rate_hz
-    clips = Clips(_floats(batch.wave), batch.target, batch.mask, batch.weight)
-    clips = augment_waves(clips, _floats(batch.noise), batch.draws, rate_hz)
-    clips = augment_images(clips._replace(signal=model.images(clips.signal)), batch.draws)
+    # A pitch is shifted by a convolution: in half precision its noise is 54 dB below the clip.
+    with torch.autocast(batch.wave.device.type, enabled=False):
+        clips = Clips(_floats(batch.wave), batch.target, batch.mask, batch.weight)
+        clips = augment_waves(clips, _floats(batch.noise), batch.draws, model.spec.sample_rate_hz)
+        clips = augment_images(clips._replace(signal=model.images(clips.signal)), batch.draws)
     image, target, mask, weight = (part[: batch.n_kept] for part in clips)
     logits = model.features(image)
     truth = Truth(target, mask, weight, _divisor(batch, config))

@@ -130,6 +130,20 @@ def test_each_augmentation_reaches_the_loss(model: Any, change: dict[str, Any]) 
     assert abs(varied - plain) > 1e-4
 
 
+def test_images_are_the_same_under_autocast(model: Any) -> None:
+    """Shifting a pitch is a convolution, which autocast would do in half precision."""
+    batch = batch_of(augmentation(pitch_shift={"probability": 1.0}))
+    assert len(batch.draws.pitch.rows) == N_CLIPS
+    seen: list[Tensor] = []
+    features = model.features
+    model.features = lambda image: (seen.append(image), features(image))[1]
+    for half in (None, torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", half, enabled=half is not None):
+            training_loss(model, batch, config())
+            assert half in (None, features(seen[0]).clip.dtype), "the network is under autocast"
+    assert all(torch.equal(image, seen[0]) for image in seen)
+
+
 def test_class_unknown_in_one_of_two_mixed_clips_leaves_the_loss(model: Any) -> None:
     batch = batch_of(augmentation(mixup={"probability": 1.0}))
     nothing = batch._replace(target=torch.zeros_like(batch.target))
