@@ -92,7 +92,7 @@ class TrainingBatches(Dataset[Batch]):
         seed: Of every draw.
 
     Raises:
-        SamplingError: The shares of the sources leave no place for labelled recordings.
+        SamplingError: A batch has no place for labelled recordings, or for one of its shares.
     """
 
     def __init__(
@@ -189,11 +189,12 @@ def _streams(sources: ClipSources, config: BatchConfig) -> list[tuple[Stream, in
         if stream is not None and share
     ]
     n_labelled = config.batch_size - sum(n_clips for _, n_clips in shared)
-    if n_labelled < 1:
+    if n_labelled < 1 or not all(n_clips for _, n_clips in shared):
+        lacking = "labelled recordings" if n_labelled < 1 else "one of its shares"
         raise SamplingError(
-            f"a batch of {config.batch_size} has no place for labelled recordings: scored_share "
+            f"a batch of {config.batch_size} has no place for {lacking}: scored_share "
             f"{config.scored_share}, noise_share {config.noise_share}, pseudo_share "
-            f"{sources.pseudo_share}; lower them or raise batch_size"
+            f"{sources.pseudo_share}; change these or raise batch_size"
         )
     partners: list[tuple[Stream, int]] = []
     if sources.scored is not None and config.selective_mixup.probability:

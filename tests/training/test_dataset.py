@@ -257,6 +257,15 @@ def test_shares_that_leave_nothing_are_refused(world: Any) -> None:
         make_batches(world, {"scored_share": 0.5}, pseudo_share=0.5)
 
 
+@pytest.mark.parametrize("key", ["scored_share", "noise_share", "pseudo_share"])
+def test_share_that_rounds_to_no_clip_is_refused(world: Any, key: str) -> None:
+    """Of 8 clips .06 is half a one."""
+    shares = {"scored_share": 0.25, "noise_share": 0.125, "pseudo_share": 0.25, key: 0.06}
+    pseudo_share = shares.pop("pseudo_share")
+    with pytest.raises(SamplingError, match=rf"batch of 8 .* one of its shares: .*{key} 0\.06\b"):
+        make_batches(world, shares, pseudo_share=pseudo_share)
+
+
 def test_keys_are_those_of_an_epoch_and_begin_where_told_once() -> None:
     keys = EpochKeys(4, 1, 2)
     keys.set_epoch(3)
