@@ -4,7 +4,7 @@ What does not fill the window is padded with zeros or repeated, never dropped an
 `cropplaces` chooses places at random, `window_crops` takes those of a table.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -90,9 +90,14 @@ def _sum(store: WaveStore, crops: Sequence[Crop], window_samples: int) -> NDArra
     return total.astype(np.int16)
 
 
+def n_samples_by_id(index: pd.DataFrame) -> dict[str, int]:
+    """Returns the length of each recording of the feature index, samples, by its id."""
+    return dict(zip(index["recording_id"].tolist(), index["n_samples"].tolist(), strict=True))
+
+
 def window_crops(
     windows: pd.DataFrame,
-    index: pd.DataFrame,
+    n_samples: Mapping[str, int],
     window_samples: int,
     sample_rate_hz: int,
     lead_samples: int = 0,
@@ -103,7 +108,7 @@ def window_crops(
 
     Args:
         windows: Table with recording_id and start_s.
-        index: The feature index, for the length of each recording.
+        n_samples: Length of each recording of the feature index, from `n_samples_by_id`.
         window_samples: Length of the window.
         sample_rate_hz: Of the recordings.
         lead_samples: How long before start_s the window begins, for context.
@@ -111,17 +116,16 @@ def window_crops(
     Raises:
         CropError: A window of a recording that is not in the index, or start_s outside it.
     """
-    n_by_id = dict(zip(index["recording_id"], index["n_samples"].tolist(), strict=True))
     crops = []
     for recording_id, start_s in zip(windows["recording_id"], windows["start_s"], strict=True):
-        start_sample, n_samples = round(start_s * sample_rate_hz), n_by_id.get(recording_id, 0)
-        if not 0 <= start_sample < n_samples:
+        start_sample, n_in_all = round(start_s * sample_rate_hz), n_samples.get(recording_id, 0)
+        if not 0 <= start_sample < n_in_all:
             raise CropError(
-                f"window at {start_s} s of {recording_id}: the feature index has {n_samples} "
+                f"window at {start_s} s of {recording_id}: the feature index has {n_in_all} "
                 f"samples of it at {sample_rate_hz} Hz; make the window table again"
             )
         begin = start_sample - lead_samples
         first_sample = max(begin, 0)
-        n_heard = min(begin + window_samples, n_samples) - first_sample
+        n_heard = min(begin + window_samples, n_in_all) - first_sample
         crops.append(Crop(recording_id, first_sample, n_heard, first_sample - begin))
     return crops

@@ -7,7 +7,7 @@ import pandas as pd
 from pydantic import Field
 
 from bclef.config import Section
-from bclef.crops import window_crops
+from bclef.crops import n_samples_by_id, window_crops
 from bclef.holdout import hold_out_recordings
 from bclef.streams import ClipSources, PseudoWindows, clip_sources
 from bclef.taxonomy import ClassList
@@ -93,5 +93,6 @@ def _pseudo_windows(
     """The windows as clips of a phase: what was scored stands in the middle of longer clips."""
     n_samples = setup.clip_samples(phase)
     lead_samples = max(0, n_samples - setup.spec(classes).scored_samples) // 2
-    crops = window_crops(windows, setup.store.index, n_samples, setup.sample_rate_hz, lead_samples)
+    lengths = n_samples_by_id(setup.store.index)
+    crops = window_crops(windows, lengths, n_samples, setup.sample_rate_hz, lead_samples)
     return PseudoWindows(crops, windows, classes, loss_weight)

@@ -19,7 +19,7 @@ from pydantic import Field
 from bclef.audio import Wave
 from bclef.config import Section
 from bclef.credits import licence_counts, write_credits
-from bclef.crops import WaveStore, read_crops, window_crops
+from bclef.crops import WaveStore, n_samples_by_id, read_crops, window_crops
 from bclef.exportfolder import (
     ATTRIBUTION_FILE,
     CARD_FILE,
@@ -140,7 +140,7 @@ def probe_windows(store: WaveStore, card: ModelSpec, n_windows: int, rng: Genera
     windows = pd.DataFrame({"recording_id": rows["recording_id"].to_numpy(), "start_s": starts_s})
     crops = window_crops(
         windows,
-        store.index,
+        n_samples_by_id(store.index),
         card.window_samples,
         card.sample_rate_hz,
         lead_samples=card.context_samples,

@@ -6,7 +6,7 @@ Recordings are scored in chunks whose bounds do not depend on where they are wor
 process, many, and a cluster give the same table.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from bclef.audio import window_starts
 from bclef.config import Section
-from bclef.crops import WaveStore, read_crops, window_crops
+from bclef.crops import WaveStore, n_samples_by_id, read_crops, window_crops
 from bclef.modelfiles import load_model, read_card
 from bclef.models import BirdModel, ModelSpec
 from bclef.parallel import requested_executor, run_all
@@ -134,10 +134,11 @@ def score_recordings(
         ScoreError: No recordings, the store lacks some, or the step exceeds the scored part.
     """
     tables = []
-    chunks = _chunks(recording_ids)
+    chunks, n_samples = _chunks(recording_ids), n_samples_by_id(store.index)
+    check_step(model.spec, config.step_s, "score.step_s")
     for ids in tqdm(chunks, desc="score", unit="chunk", mininterval=2, disable=not progress):
-        windows = _lay_windows(model.spec, store, ids, config.step_s)
-        scores = score_listed(model, store, windows, config.batch_size)
+        windows = _lay_windows(model.spec, n_samples, ids, config.step_s)
+        scores = _score(model, store, windows, n_samples, config.batch_size)
         columns = pd.DataFrame(scores, columns=list(model.spec.labels))
         tables.append(pd.concat([windows, columns], axis=1))
     return pd.concat(tables, ignore_index=True)
@@ -157,10 +158,43 @@ def score_listed(
     Raises:
         CropError: The store lacks some of the windows.
     """
+    return _score(model, store, windows, n_samples_by_id(store.index), batch_size)
+
+
+def check_step(spec: ModelSpec, step_s: float, key: str) -> None:
+    """Refuses a step between windows that leaves parts of a recording without a score.
+
+    Args:
+        spec: Of the model that is to score.
+        step_s: The step.
+        key: Dotted key of the param that it comes from, for the message.
+
+    Raises:
+        ScoreError: It exceeds the scored part of a window.
+    """
+    if round(step_s * spec.sample_rate_hz) > spec.scored_samples:
+        raise ScoreError(
+            f"{key}: found {step_s}, expected at most the model's scored part of "
+            f"{spec.scored_samples / spec.sample_rate_hz} s: windows must cover the recording"
+        )
+
+
+def best_device() -> torch.device:
+    """Returns the first GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _score(
+    model: BirdModel,
+    store: WaveStore,
+    windows: pd.DataFrame,
+    n_samples: Mapping[str, int],
+    batch_size: int,
+) -> NDArray[np.float32]:
     spec = model.spec
     crops = window_crops(
         windows,
-        store.index,
+        n_samples,
         spec.window_samples,
         spec.sample_rate_hz,
         lead_samples=spec.context_samples,
@@ -178,11 +212,6 @@ def score_listed(
     return np.concatenate(scores)
 
 
-def best_device() -> torch.device:
-    """Returns the first GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _score_chunk(chunk: _Chunk) -> pd.DataFrame:
     return score_windows(chunk.model_dir, chunk.store_dir, chunk.recording_ids, chunk.config)
 
@@ -195,23 +224,16 @@ def _chunks(recording_ids: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def _lay_windows(
-    spec: ModelSpec, store: WaveStore, recording_ids: Sequence[str], step_s: float
+    spec: ModelSpec, n_samples: Mapping[str, int], recording_ids: Sequence[str], step_s: float
 ) -> pd.DataFrame:
     """recording_id, start_s and end_s of all windows; the last of a recording may end after it."""
-    index = store.index
-    n_by_id = dict(zip(index["recording_id"], index["n_samples"].tolist(), strict=True))
-    if missing := [name for name in recording_ids if name not in n_by_id]:
+    if missing := [name for name in recording_ids if name not in n_samples]:
         raise ScoreError(
             f"the feature store lacks {len(missing)} of {len(recording_ids)} recordings to score, "
             f"such as {missing[0]}: run the features stage again"
         )
     step_samples = round(step_s * spec.sample_rate_hz)
-    if step_samples > spec.scored_samples:
-        raise ScoreError(
-            f"score.step_s: found {step_s}, expected at most the model's scored part of "
-            f"{spec.scored_samples / spec.sample_rate_hz} s: windows must cover the recording"
-        )
-    starts = [window_starts(n_by_id[i], spec.scored_samples, step_samples) for i in recording_ids]
+    starts = [window_starts(n_samples[i], spec.scored_samples, step_samples) for i in recording_ids]
     start_s = np.concatenate(starts) / spec.sample_rate_hz
     ids = np.repeat(np.array(recording_ids, dtype=object), [len(each) for each in starts])
     end_s = start_s + spec.scored_samples / spec.sample_rate_hz

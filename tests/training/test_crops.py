@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bclef.crops import Crop, CropError, read_crops, read_pcm, window_crops
+from bclef.crops import Crop, CropError, n_samples_by_id, read_crops, read_pcm, window_crops
 
 RATE_HZ = 8000
 
@@ -47,13 +47,13 @@ def test_waves_of_batches_are_the_int16_of_the_store(two: Any) -> None:
 
 def test_listed_window_keeps_its_start_and_is_padded_at_the_end(two: Any) -> None:
     windows = pd.DataFrame({"recording_id": ["long", "long"], "start_s": [1.0, 2.5]})
-    crops = window_crops(windows, two.index, RATE_HZ, RATE_HZ)
+    crops = window_crops(windows, n_samples_by_id(two.index), RATE_HZ, RATE_HZ)
     assert crops == [Crop("long", 8000, 8000, 0), Crop("long", 20000, 4000, 0)]
 
 
 def test_context_before_and_after_the_recording_is_zeros(two: Any) -> None:
     windows = pd.DataFrame({"recording_id": ["long"] * 3, "start_s": [0.0, 1.0, 2.75]})
-    crops = window_crops(windows, two.index, 12000, RATE_HZ, lead_samples=2000)
+    crops = window_crops(windows, n_samples_by_id(two.index), 12000, RATE_HZ, lead_samples=2000)
     ramp = np.concatenate([np.zeros(2000), np.arange(24000), np.zeros(8000)])
     expected = [ramp[first : first + 12000] for first in (0, 8000, 22000)]
     np.testing.assert_array_equal(read_crops(two, crops, 12000) * 32768, expected)
@@ -65,4 +65,4 @@ def test_window_that_the_store_does_not_have_is_refused(
 ) -> None:
     windows = pd.DataFrame({"recording_id": [name], "start_s": [start_s]})
     with pytest.raises(CropError, match=f"window at {start_s} s of {name}"):
-        window_crops(windows, two.index, RATE_HZ, RATE_HZ)
+        window_crops(windows, n_samples_by_id(two.index), RATE_HZ, RATE_HZ)

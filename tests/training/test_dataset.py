@@ -15,7 +15,7 @@ from torch import Tensor
 from bclef.augment import Clips, augment_images, augment_waves
 from bclef.clipsampling import SamplingError, labelled_recordings
 from bclef.config import read_yaml
-from bclef.crops import window_crops
+from bclef.crops import n_samples_by_id, window_crops
 from bclef.dataset import (
     Batch,
     BatchConfig,
@@ -70,7 +70,7 @@ def make_batches(
         windows = pd.DataFrame({"recording_id": [f"s{i}" for i in range(8)], "start_s": 0.0})
         windows = windows.assign(weight=1.0, **dict.fromkeys(CLASSES.labels, 0.25))
         pseudo = PseudoWindows(
-            window_crops(windows, index, RATE_HZ, RATE_HZ), windows, CLASSES, 0.5
+            window_crops(windows, n_samples_by_id(index), RATE_HZ, RATE_HZ), windows, CLASSES, 0.5
         )
         sources = replace(sources, pseudo=pseudo, pseudo_share=pseudo_share)
     return TrainingBatches(store, sources, config, RATE_HZ, seed)

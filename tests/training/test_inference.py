@@ -87,6 +87,32 @@ def test_scores_do_not_depend_on_batches_and_order(lively_model: BirdModel, worl
     pd.testing.assert_frame_equal(one, other, atol=1e-5, rtol=0)
 
 
+def test_index_is_gone_through_once_and_not_for_each_chunk(
+    lively_model: BirdModel, world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, index = world.index["recording_id"].tolist(), world.index
+    asked: list[int] = []
+
+    class Counting:
+        """The store, which counts how often its index is asked for."""
+
+        read = world.read
+
+        @property
+        def index(self) -> pd.DataFrame:
+            asked.append(1)
+            return index
+
+    config = ScoreConfig(step_s=1.0, batch_size=64)
+    tables = []
+    for n_recordings in (RECORDINGS_PER_CHUNK, 3):
+        monkeypatch.setattr("bclef.inference.RECORDINGS_PER_CHUNK", n_recordings)
+        asked.clear()
+        tables.append(score_recordings(lively_model, Counting(), ids[:9], config))
+        assert len(asked) == 1
+    pd.testing.assert_frame_equal(*tables, atol=1e-5, rtol=0)
+
+
 def test_model_comes_back_in_the_mode_it_came_in(lively_model: BirdModel, world: Any) -> None:
     windows = pd.DataFrame({"recording_id": ["f00"], "start_s": [0.0]})
     lively_model.train()
