@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import Field
 
-from bclef.config import Section
+from bclef.config import ConfigError, Section
 from bclef.crops import n_samples_by_id, window_crops
 from bclef.holdout import hold_out_recordings
 from bclef.streams import ClipSources, PseudoWindows, clip_sources
@@ -57,6 +57,12 @@ def distill(
         pseudo: recording_id, start_s, weight and one column per class.
         pretrained: Model folder of `pretrain`.
         directory: The model folder to write.
+
+    Raises:
+        ConfigError: The clips of a phase are shorter than what a pseudo label is about, or too
+            short for the front end.
+        ModelError: The network does not take them, or cannot start from the weights.
+        SamplingError: There is nothing to train on, or a batch has no room for it.
     """
     held_out = pseudo["recording_id"].isin(
         hold_out_recordings(set(pseudo["recording_id"]), config.validation_share, setup.seed)
@@ -92,7 +98,12 @@ def _pseudo_windows(
 ) -> PseudoWindows:
     """The windows as clips of a phase: what was scored stands in the middle of longer clips."""
     n_samples = setup.clip_samples(phase)
-    lead_samples = max(0, n_samples - setup.spec(classes).scored_samples) // 2
+    n_spare = n_samples - setup.spec(classes).scored_samples
+    if n_spare < 0:
+        raise ConfigError(
+            f"params.yaml: distill.window_s: found {phase.window_s}, expected at least the "
+            f"{setup.model.scored_s} of model.scored_s, which a pseudo label is about"
+        )
     lengths = n_samples_by_id(setup.store.index)
-    crops = window_crops(windows, lengths, n_samples, setup.sample_rate_hz, lead_samples)
+    crops = window_crops(windows, lengths, n_samples, setup.sample_rate_hz, n_spare // 2)
     return PseudoWindows(crops, windows, classes, loss_weight)

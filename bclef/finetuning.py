@@ -40,6 +40,12 @@ def finetune(
         fold: The fold that is validated; without any it tells the seeds of the teachers apart.
         pretrained: Model folder of `pretrain`.
         directory: The model folder to write.
+
+    Raises:
+        ScoreError: As `train_on_clips`.
+        ConfigError: As `train_on_clips`.
+        ModelError: As `train_on_clips`.
+        SamplingError: As `train_on_clips`.
     """
     recordings = setup.recordings(classes)
     is_held_out = (recordings["fold"] == fold).fillna(value=False).astype(bool)

@@ -69,6 +69,12 @@ def pretrain(
         config: Pretraining's own settings.
         start: From `start_folder`.
         directory: The model folder to write.
+
+    Raises:
+        ScoreError: As `train_on_clips`.
+        ConfigError: As `train_on_clips`.
+        ModelError: As `train_on_clips`.
+        SamplingError: As `train_on_clips`.
     """
     index, splits = setup.store.index, setup.splits
     free = index[index["recording_id"].isin(splits.loc[splits["fold"].isna(), "recording_id"])]

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import pandas as pd
+import torch
 
 from bclef.clipsampling import rated_recordings
 from bclef.dataset import TrainingBatches
-from bclef.inference import ScoreConfig
+from bclef.inference import ScoreConfig, check_step
 from bclef.modelfiles import initialise, make_card, read_card, save_model
 from bclef.models import BirdModel, build_model
 from bclef.streams import ClipSources, clip_sources
@@ -105,9 +106,17 @@ def train_on_clips(
         parts: Rows of `setup.recordings`; with no second ones nothing is validated.
         start: Where the weights come from.
         directory: The model folder to write.
+
+    Raises:
+        ScoreError: `val_step_s` exceeds the part of a window that the scores are about.
+        ConfigError: As `train`.
+        ModelError: As `train`.
+        SamplingError: As `train`.
     """
     training, validated = parts
     last = setup.phases[-1]
+    if len(validated):
+        check_step(setup.spec(classes), last.val_step_s, "train.val_step_s")
     score = ScoreConfig(step_s=last.val_step_s, batch_size=last.batch_size)
     validate = ClipValidation(setup.store, validated, classes, score)
 
@@ -140,9 +149,15 @@ def train(
         validate: Gives figures of a model.
         start: Where the weights come from.
         directory: The model folder to write.
+
+    Raises:
+        ConfigError: The clips of a phase are too short for the front end.
+        ModelError: The network does not take them, or cannot start from those weights.
+        SamplingError: A phase has no clips, or a batch no room for them.
     """
     model = build_model(setup.spec(classes), setup.seed)
     started_from = start.apply(model)
+    _rehearse(model, setup)
     plan = FitPlan(
         model=model,
         phases=[_phase(setup, config, sources(config)) for config in setup.phases],
@@ -174,6 +189,20 @@ def leave_untrained(
     _LOG.warning("%s is the network as it starts, from %s", directory, card.started_from)
     history = pd.DataFrame(columns=["epoch", "val_loss"])
     return TrainingResult(history, {"n_recordings": 0}, no_scores(classes))
+
+
+def _rehearse(model: BirdModel, setup: TrainingSetup) -> None:
+    """Shows the network a silent clip of each length: what it cannot take is said at once.
+
+    It would be said by the first validation else, or by a later phase: hours of training later.
+    """
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        model(torch.zeros(1, model.spec.window_samples))
+        for n_samples in {setup.clip_samples(phase) for phase in setup.phases}:
+            model.features(model.images(torch.zeros(1, n_samples)))
+    model.train(was_training)
 
 
 def _phase(setup: TrainingSetup, config: TrainConfig, sources: ClipSources) -> Phase:

@@ -16,8 +16,9 @@ from bclef.config import ConfigError, Params
 from bclef.distillation import DistillConfig, distill
 from bclef.finetuning import FinetuneConfig, finetune
 from bclef.frontend import FrontEndConfig
+from bclef.inference import ScoreError
 from bclef.modelfiles import extract_backbone, load_model, read_card
-from bclef.models import ModelConfig
+from bclef.models import ModelConfig, ModelError
 from bclef.pretraining import PretrainConfig, pretrain, start_folder
 from bclef.taxonomy import ClassList
 from bclef.trainconfig import TrainConfig
@@ -340,6 +341,49 @@ def test_ratings_that_leave_nothing_to_train_on_are_refused(
         finetune(settings, TARGETS, AFRESH, 0, tmp_path, tmp_path / "model")
 
 
+@pytest.mark.parametrize(
+    ("network", "phases", "error", "said"),
+    [
+        ({}, ({"val_step_s": 1.5},), ScoreError, r"^train\.val_step_s: found 1\.5"),
+        ({"part_s": 0.5}, ({}, {"window_s": 0.75}), ModelError, r"of model\.part_s"),
+        (
+            {"backbone": "vit_tiny_patch16_224"},
+            ({}, {"window_s": 2.0}),
+            ModelError,
+            r"takes .* \(32, 63\)",
+        ),
+        ({}, ({}, {"window_s": 0.01}), ConfigError, r"frontend\.n_fft"),
+        ({"frame_shift": 9}, ({},), ModelError, r"model\.frame_shift"),
+    ],
+    ids=["step", "part", "size", "front end", "shift"],
+)
+def test_what_cannot_work_is_said_before_any_training(
+    setup: TrainingSetup,
+    tmp_path: Path,
+    network: dict[str, object],
+    phases: tuple[dict[str, object], ...],
+    error: type[Exception],
+    said: str,
+) -> None:
+    """And not by the first validation, or by a later phase: its cure begins from nothing again."""
+    never = {"validate_every_epochs": 100}
+    settings = with_train(setup, "finetune", *(SHORT | never | phase for phase in phases))
+    settings = replace(settings, model=setup.model.model_copy(update={"max_share": 0.5} | network))
+    noted = read_places(settings)
+    with pytest.raises(error, match=said):
+        finetune(settings, TARGETS, AFRESH, 0, tmp_path, tmp_path / "model")
+    assert not noted
+
+
+def test_step_that_nothing_is_scored_by_is_not_asked_about(
+    setup: TrainingSetup, tmp_path: Path
+) -> None:
+    everything = AFRESH.model_copy(update={"hold_out": False})
+    settings = with_train(setup, "finetune", {**SHORT, "val_step_s": 1.5})
+    result = finetune(settings, TARGETS, everything, 0, tmp_path, tmp_path / "model")
+    assert result.metrics["epoch"] == 1
+
+
 @pytest.mark.slow
 def test_teacher_learns_tones_in_noise(setup: TrainingSetup, tmp_path: Path) -> None:
     mixup = setup.phases[0].mixup.model_copy(update={"probability": 0.0})
@@ -393,6 +437,17 @@ def test_pseudo_labelled_part_is_the_middle_of_a_longer_clip(
     firsts = {first for name, first, _ in noted if name.startswith("s")}
     # Scored is 1 s from 0.6 s on; a clip of 2 s begins half a second earlier.
     assert firsts == {round(0.6 * 8000), round(0.1 * 8000)}
+
+
+def test_clips_shorter_than_what_a_pseudo_label_is_about_are_refused(
+    setup: TrainingSetup, tmp_path: Path
+) -> None:
+    config = DISTILL.model_copy(update={"start_from": "nothing"})
+    settings = with_train(setup, "distill", SHORT, {**SHORT, "window_s": 0.5})
+    noted = read_places(settings)
+    with pytest.raises(ConfigError, match=r"distill\.window_s: found 0\.5, .* least the 1\.0 of"):
+        distill(settings, TARGETS, config, pseudo_labels(setup), tmp_path, tmp_path / "model")
+    assert not noted
 
 
 def test_params_of_the_repository_are_settings_of_each_training() -> None:
