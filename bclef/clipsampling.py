@@ -5,13 +5,13 @@ weighted is drawn with replacement: without it every recording comes once whatev
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
 from bclef.cropplaces import CropConfig
@@ -60,6 +60,14 @@ class SamplingConfig(CropConfig):
     """Factor of the loss weight of recordings that hold classes only in the background."""
     scored_labels: tuple[str, ...] | None = Field(min_length=1)
     """Classes that `scored_share` and `selective_mixup` draw from; null for all."""
+
+    @model_validator(mode="after")
+    def _copies_are_within_the_cap(self) -> Self:
+        if self.copies_up_to and self.max_per_class and self.copies_up_to > self.max_per_class:
+            raise ValueError(
+                f"copies_up_to {self.copies_up_to} exceeds max_per_class {self.max_per_class}"
+            )
+        return self
 
 
 class Heard(NamedTuple):

@@ -50,6 +50,9 @@ def inherited_faults(
 ) -> dict[str, str]:
     """Returns the faults of trees that inherit from each other, each named where it first stands.
 
+    That keys of a layer do not go together is a fault only where an end inherits them like that:
+    nothing is done by the layer itself.
+
     Args:
         cls: What each tree should be.
         layers: Dotted key and whole tree of each layer; each inherits from the one before.
@@ -57,8 +60,10 @@ def inherited_faults(
     """
     faults: dict[str, str] = {}
     above: dict[str, str] = {}
+    of_ends = {section_faults(cls, tree, "").get("") for tree in ends.values()}
     for key, tree in (*layers, *ends.items()):
-        found = section_faults(cls, tree, "")
+        all_found = section_faults(cls, tree, "").items()
+        found = {at: said for at, said in all_found if at or said in of_ends}
         faults |= {place_at(key, at): said for at, said in found.items() if above.get(at) != said}
         above = above if key in ends else found
     return faults

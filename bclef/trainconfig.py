@@ -1,8 +1,8 @@
 """All settings that pretraining, finetuning and distillation share."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bclef.dataset import BatchConfig
 from bclef.losses import LossConfig
@@ -36,9 +36,24 @@ class TrainConfig(BatchConfig, LossConfig, OptimiserConfig):
     """Time between the windows that are scored in validation, s."""
     select: Select
     """Weights that are kept: those of the last epoch, of the one with the least `val_loss`, or the
-    mean of a few such, with batch-norm statistics of its own."""
+    mean of a few such, with batch-norm statistics of its own. `best` and `soup` choose on the fold
+    that is held out, and so flatter the out-of-fold scores a little."""
     soup_size: int = Field(ge=1)
     """How many epochs that mean is of."""
+
+    @model_validator(mode="after")
+    def _has_room(self) -> Self:
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs} exceeds epochs {self.epochs}: lower it, or "
+                "cut the training short by max_epochs, which shortens the warm-up too"
+            )
+        if self.batch_size < self.devices * self.nodes:
+            raise ValueError(
+                f"batch_size {self.batch_size} is less than the processes that share it, devices "
+                f"{self.devices} times nodes {self.nodes}"
+            )
+        return self
 
     @property
     def n_epochs(self) -> int:
