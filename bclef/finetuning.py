@@ -1,11 +1,15 @@
 """Finetuning: one teacher per fold, which scores the recordings that it has not seen."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+
 from bclef.config import Section
 from bclef.taxonomy import ClassList
+from bclef.trainconfig import TrainConfig
 from bclef.trainings import StartFrom, TrainingResult, start_from, train_on_clips
 from bclef.trainingsetup import TrainingSetup
 
@@ -60,4 +64,24 @@ def finetune(
     parts = (recordings.drop(validated.index), validated)
     start = start_from(config.start_from, pretrained)
     result = train_on_clips(setup, classes, parts, start, directory)
-    return replace(result, metrics={"hold_out": config.hold_out, **result.metrics})
+    own = {
+        "hold_out": config.hold_out,
+        "n_epochs_chosen_from": n_epochs_chosen_from(result.history, setup.phases),
+    }
+    return replace(result, metrics={**own, **result.metrics})
+
+
+def n_epochs_chosen_from(history: pd.DataFrame, phases: Sequence[TrainConfig]) -> int:
+    """Returns how many epochs were compared on the held-out fold to choose what was kept.
+
+    Those of all phases that do so count, for each goes on from what the one before kept; 1 where
+    nothing was chosen.
+
+    Args:
+        history: Of the training: phase, from 1, and val_loss where there is one.
+        phases: Their settings.
+    """
+    choosing = [number for number, phase in enumerate(phases, 1) if phase.select != "last"]
+    epochs = history.reindex(columns=["phase", "val_loss"])
+    compared = epochs.loc[epochs["phase"].isin(choosing), "val_loss"].notna()
+    return max(1, int(compared.sum()))

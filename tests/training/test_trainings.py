@@ -277,6 +277,7 @@ def test_in_all_data_mode_every_teacher_hears_all_and_none_is_validated(
         assert result.metrics["n_recordings"] == 36
         assert result.metrics["n_validation_recordings"] == 0
         assert result.metrics["hold_out"] is False
+        assert result.metrics["n_epochs_chosen_from"] == 1
         assert result.metrics["epoch"] == 3
     one, other = (weights(tmp_path / fold)["head.classify.weight"] for fold in "01")
     assert not torch.allclose(one, other)
@@ -300,6 +301,24 @@ def test_phases_differ_in_clips_and_the_last_one_is_validated_by(
     steps = result.scores.groupby("recording_id")["start_s"].diff().dropna()
     assert steps.min() == pytest.approx(0.5)
     assert result.metrics["epoch"] == 3
+
+
+@pytest.mark.parametrize(
+    ("phases", "expected"),
+    [
+        ([{"validate_every_epochs": 1, "epochs": 2}], 1),
+        ([{"select": "best", "epochs": 3}], 2),
+        ([{"select": "soup", "epochs": 2, "validate_every_epochs": 1}, {}], 2),
+        ([{"select": "soup", "epochs": 3}, {"select": "best"}], 3),
+    ],
+    ids=["last", "best of the second and the third", "soup, then last", "both"],
+)
+def test_metrics_say_among_how_many_epochs_the_fold_chose(
+    setup: TrainingSetup, tmp_path: Path, phases: list[dict[str, object]], expected: int
+) -> None:
+    settings = with_train(setup, "finetune", *(SHORT | phase for phase in phases))
+    result = finetune(settings, TARGETS, AFRESH, 0, tmp_path, tmp_path / "model")
+    assert result.metrics["n_epochs_chosen_from"] == expected
 
 
 def test_max_epochs_shortens_every_phase(setup: TrainingSetup, tmp_path: Path) -> None:
