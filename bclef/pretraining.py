@@ -80,7 +80,8 @@ def pretrain(
     free = index[index["recording_id"].isin(splits.loc[splits["fold"].isna(), "recording_id"])]
     begin = AFRESH if start is None else Start(start, config.start_with_head)
     if config.min_recordings is None or len(free) < config.min_recordings:
-        _LOG.warning(
+        _LOG.log(
+            logging.INFO if config.min_recordings is None else logging.WARNING,
             "nothing pretrained: %d recordings are in no fold, and pretrain.min_recordings is %s",
             len(free), config.min_recordings or "null",
         )  # fmt: skip

@@ -12,3 +12,13 @@ def is_first_process() -> bool:
     The others compute with it and write nothing: no record, no checkpoint, no result.
     """
     return all(os.environ.get(name, "0") in {"", "0"} for name in _NUMBERS)
+
+
+def leave_to_first_process() -> None:
+    """Ends this process, unless it is the first: what follows is not for several of them.
+
+    Raises:
+        SystemExit: 0, in all processes but the first.
+    """
+    if not is_first_process():
+        raise SystemExit(0)

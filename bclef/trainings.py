@@ -14,6 +14,7 @@ from bclef.dataset import TrainingBatches
 from bclef.inference import ScoreConfig, check_step
 from bclef.modelfiles import initialise, make_card, read_card, save_model
 from bclef.models import BirdModel, build_model
+from bclef.ranks import leave_to_first_process
 from bclef.streams import ClipSources, clip_sources
 from bclef.tables import empty_table
 from bclef.taxonomy import ClassList
@@ -182,11 +183,16 @@ def leave_untrained(
         classes: Of the model.
         start: Where the weights come from.
         directory: The model folder to write.
+
+    Raises:
+        ModelError: The network cannot start from those weights.
+        SystemExit: 0, in all processes of a launcher but the first.
     """
+    leave_to_first_process()
     model = build_model(setup.spec(classes), setup.seed)
     card = make_card(model.spec, start.apply(model), training={}, data=setup.data)
     save_model(model, directory, card)
-    _LOG.warning("%s is the network as it starts, from %s", directory, card.started_from)
+    _LOG.info("%s is the network as it starts, from %s", directory, card.started_from)
     history = pd.DataFrame(columns=["epoch", "val_loss"])
     return TrainingResult(history, {"n_recordings": 0}, no_scores(classes))
 

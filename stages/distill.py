@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from bclef.ranks import leave_to_first_process
 from bclef.skipped import carry_on, write_skipped
 from bclef.stage import StageRun, stage
 from bclef.tables import read_table
@@ -40,6 +41,7 @@ if __name__ == "__main__":
             classes = read_classes(Path("data/classes.parquet"))
             train(run, Path(f"data/pseudo/{round_}.parquet"), classes, students / str(round_))
         else:
+            leave_to_first_process()
             if round_ == 1:
                 write_skipped(students / "1", "pseudo_label.rounds is 0")
             else:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from bclef.config import ConfigError
+from bclef.ranks import leave_to_first_process
 from bclef.skipped import write_skipped
 from bclef.stage import StageRun, stage
 from bclef.tables import empty_table, write_table
@@ -37,6 +38,7 @@ if __name__ == "__main__":
         directory = Path("models/finetune") / fold
         n_folds = run.params.value("splits.n_folds", int)
         if not run.params.value(f"folds.f{fold}", bool):
+            leave_to_first_process()
             write_skipped(directory, f"folds.f{fold} is false")
             scores = empty_table(schema)
             run.write_plot(pd.DataFrame(columns=["epoch", "val_loss"]))

@@ -120,26 +120,42 @@ def test_pretraining_reads_no_recording_that_a_fold_validates(
     assert card.started_from == "random"
 
 
-@pytest.mark.parametrize(("least", "said"), [(17, "17"), (None, "null")])
+@pytest.mark.parametrize(
+    ("least", "said", "level"), [(17, "17", logging.WARNING), (None, "null", logging.INFO)]
+)
 def test_with_too_few_recordings_the_network_is_left_as_it_starts(
     setup: TrainingSetup,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     least: int | None,
     said: str,
+    level: int,
 ) -> None:
+    """Which is worth a warning only where something else was asked for."""
     noted = read_places(setup)
     many = PRETRAIN.model_copy(update={"min_recordings": least})
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO, "bclef"):
         result = pretrain(setup, TARGETS, many, None, tmp_path / "model")
     assert "nothing pretrained: 16 recordings are in no fold" in caplog.text
     assert f"pretrain.min_recordings is {said}" in caplog.text
     assert "is the network as it starts, from random" in caplog.text
+    assert [record.levelno for record in caplog.records] == [level, logging.INFO]
     assert not noted
     assert result.history.empty
     card = read_card(tmp_path / "model")
     assert card.labels == TARGETS.labels
     assert card.training == {}, "nothing was trained"
+
+
+def test_untrained_network_is_left_by_the_first_process_alone(
+    setup: TrainingSetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = PRETRAIN.model_copy(update={"min_recordings": None})
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit) as ended:
+        pretrain(setup, TARGETS, none, None, tmp_path / "model")
+    assert ended.value.code == 0
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_starts_from_a_model_that_was_not_trained_says_so(
