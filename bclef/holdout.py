@@ -19,8 +19,9 @@ def hold_out_groups(recordings: pd.DataFrame, share: float, seed: int) -> set[st
     """
     n_left = recordings["label"].value_counts().to_dict()
     held_out: set[str] = set()
-    for name in _shuffled(sorted(set(recordings["group"])), seed):
-        group = recordings[recordings["group"] == name]
+    groups = {str(name): rows for name, rows in recordings.groupby("group")}
+    for name in _shuffled(sorted(groups), seed):
+        group = groups[name]
         counts = group["label"].value_counts().to_dict()
         ids = set(group["recording_id"])
         fits = len(held_out) + len(ids) <= share * len(recordings)

@@ -145,7 +145,7 @@ def tilt_images(image: Tensor, draw: TiltDraw) -> Tensor:
         return image
     n_bands = image.shape[2]
     n_below = n_bands // 2
-    corner = n_below + (draw.corner_share * (n_bands - n_below)).floor().clamp(max=n_bands - 1)
+    corner = n_below + (draw.corner_share * (n_bands - n_below)).floor()
     corner = corner.clamp(1, max(1, n_bands - 1))
     band = torch.arange(n_bands, device=image.device)
     ramp = 1 - draw.lost_share[:, None] * (band / corner[:, None]).clamp(max=1.0)

@@ -99,6 +99,9 @@ def add_noises(
 ) -> Tensor:
     """Returns `wave` [R, T] plus the noise of each adder, one after another.
 
+    Silent noise adds nothing, and nor does a ratio to a silent clip. A blended noise is brought to
+    the clip's peak first, as where both are peak-normalised.
+
     Args:
         wave: The clips.
         recorded: [K, T]: a row for each row of each draw of kind `recordings`, in their order.
@@ -107,6 +110,10 @@ def add_noises(
 
     Raises:
         ValueError: `recorded` has more or fewer rows than the draws.
+
+    Source:
+        docs/formulas.md E21 (`snr_peak`; `snr_rms` is the same by root mean square), E22 (`blend`,
+        by the peak of the crop, not of the file).
     """
     n_rows = [len(draw.rows) if draw.kind == "recordings" else 0 for draw in draws]
     if sum(n_rows) != len(recorded):
@@ -117,21 +124,6 @@ def add_noises(
     for draw, noise in zip(draws, recorded.split(n_rows), strict=True):
         if len(draw.rows):
             _add(result, noise if draw.kind == "recordings" else made(wave, draw), draw)
-    return result
-
-
-def add_noise(wave: Tensor, noise: Tensor, draw: NoiseDraw) -> Tensor:
-    """Returns `wave` [R, T] with `noise` [K, T] in the rows of `draw`.
-
-    Silent noise adds nothing, and nor does a ratio to a silent clip. A blended noise is brought to
-    the clip's peak first, as where both are peak-normalised.
-
-    Source:
-        docs/formulas.md E21 (`snr_peak`; `snr_rms` is the same by root mean square), E22 (`blend`,
-        by the peak of the crop, not of the file).
-    """
-    result = wave.clone()
-    _add(result, noise, draw)
     return result
 
 

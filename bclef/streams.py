@@ -164,9 +164,6 @@ class PseudoWindows:
         self._chances = torch.tensor(windows["weight"].to_numpy(np.float64))
         self._loss_weight = loss_weight
 
-    def __len__(self) -> int:
-        return len(self._windows)
-
     def epoch(self, n_clips: int, generator: Generator) -> Tensor:
         """Returns `n_clips` positions among the windows, int64."""
         return torch.multinomial(self._chances, n_clips, replacement=True, generator=generator)

@@ -4,7 +4,7 @@ import torch
 from torch import Generator, Tensor
 
 from bclef.config import ConfigError
-from bclef.noises import NoiseDraw, NoiseKind, NoiseMode, add_noise, add_noises, draw_noises, made
+from bclef.noises import NoiseDraw, NoiseKind, NoiseMode, add_noises, draw_noises, made
 from tests.augmentations import NOISE, assert_equal, settings
 
 
@@ -28,13 +28,18 @@ def drawn(
     )
 
 
+def with_noise(wave: Tensor, noise: Tensor, draw: NoiseDraw) -> Tensor:
+    """The waves with the noise of one adder."""
+    return add_noises(wave, noise, (draw,))
+
+
 def rms(wave: Tensor) -> Tensor:
     return wave.square().mean(dim=-1).sqrt()
 
 
 def test_noise_has_the_stated_ratio_to_the_clip_by_root_mean_square() -> None:
     draw = drawn([0, 2], 0.0, "snr_rms")._replace(amount=torch.tensor([10.0, -3.0]))
-    added = add_noise(waves(), 7 * waves(2, 1), draw) - waves()
+    added = with_noise(waves(), 7 * waves(2, 1), draw) - waves()
     found_db = 20 * torch.log10(rms(waves()) / rms(added))
     torch.testing.assert_close(found_db[[0, 2]], draw.amount, atol=1e-3, rtol=0)
     assert torch.equal(added[1], torch.zeros(2000))
@@ -43,26 +48,26 @@ def test_noise_has_the_stated_ratio_to_the_clip_by_root_mean_square() -> None:
 def test_peak_ratio_is_e21() -> None:
     x, n, snr_db = waves().numpy(), waves(1, 1).numpy(), 12.0
     peak = np.abs(x[1]).max() / 10 ** (snr_db / 20)
-    found = add_noise(waves(), waves(1, 1), drawn([1], snr_db, "snr_peak"))
+    found = with_noise(waves(), waves(1, 1), drawn([1], snr_db, "snr_peak"))
     assert_equal(found[1], x[1] + n[0] * peak / np.abs(n[0]).max())
 
 
 def test_share_is_e22_for_clip_and_noise_at_full_scale() -> None:
     a, x, n = 0.4, waves()[0] / waves()[0].abs().max(), waves(1, 1)
     expected = (1 - a) * x.numpy() + a * (n[0] / n[0].abs().max()).numpy()
-    found = add_noise(x[None], n, drawn([0], a, "blend"))
+    found = with_noise(x[None], n, drawn([0], a, "blend"))
     assert_equal(found[0], expected)
 
 
 def test_share_is_the_same_at_any_level_of_either() -> None:
     draw = drawn([0], 0.4, "blend")
-    found = add_noise(waves(1) / 50, 3 * waves(1, 1), draw)
-    torch.testing.assert_close(found * 50, add_noise(waves(1), waves(1, 1), draw))
+    found = with_noise(waves(1) / 50, 3 * waves(1, 1), draw)
+    torch.testing.assert_close(found * 50, with_noise(waves(1), waves(1, 1), draw))
 
 
 def test_amplitude_is_the_level_of_the_noise_whatever_the_clip() -> None:
     clips = torch.stack([waves(1)[0], torch.zeros(2000)])
-    added = add_noise(clips, waves(2, 1), drawn([0, 1], -30.0, "amplitude")) - clips
+    added = with_noise(clips, waves(2, 1), drawn([0, 1], -30.0, "amplitude")) - clips
     np.testing.assert_allclose(20 * torch.log10(rms(added)), -30.0, atol=1e-3)
 
 
@@ -71,14 +76,14 @@ def test_amplitude_is_the_level_of_the_noise_whatever_the_clip() -> None:
 def test_nothing_is_added_to_or_of_silence_at_a_ratio(mode: NoiseMode, silent: str) -> None:
     wave = waves(1) * (silent == "noise")
     noise = waves(1, 1) * (silent == "clip")
-    assert torch.equal(add_noise(wave, noise, drawn([0], 0.0, mode)), wave)
+    assert torch.equal(with_noise(wave, noise, drawn([0], 0.0, mode)), wave)
 
 
 @pytest.mark.parametrize("mode", ["blend", "amplitude"])
 def test_silence_stays_finite(mode: NoiseMode) -> None:
     amount = -20.0 if mode == "amplitude" else 0.5
     for wave, noise in [(0, 0), (0, 1), (1, 0)]:
-        result = add_noise(wave * waves(1), noise * waves(1, 1), drawn([0], amount, mode))
+        result = with_noise(wave * waves(1), noise * waves(1, 1), drawn([0], amount, mode))
         assert result.isfinite().all()
         assert result.any() == (wave or (noise and mode == "amplitude"))
 
@@ -119,7 +124,7 @@ def test_type_of_clips_is_kept(kind: NoiseKind, dtype: torch.dtype) -> None:
 def test_noise_leaves_its_arguments_alone() -> None:
     wave, noise = waves(2), waves(2, 1)
     for mode in ("snr_rms", "snr_peak", "blend", "amplitude"):
-        add_noise(wave, noise, drawn([0, 1], 0.0, mode))
+        with_noise(wave, noise, drawn([0, 1], 0.0, mode))
     assert torch.equal(wave, waves(2))
     assert torch.equal(noise, waves(2, 1))
 
