@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bclef.config import ConfigError
+from bclef.config import ConfigError, read_yaml
 from bclef.nomenclature import Taxonomy
+from bclef.recipe import read_recipes, recipe_names
 from bclef.recordings import RECORDINGS, Metadata, MetadataConfig, build_recordings
 from bclef.sieve import REJECTED, LicencesConfig
 from bclef.sources.competition import CompetitionConfig, CompetitionSource
@@ -40,6 +41,7 @@ from tests.competition_folders import (
     write_windows,
 )
 
+REPOSITORY = Path(__file__).parents[1]
 S22 = "competition/c/soundscape/BC2026_Train_0039_S22_20211231_201500"
 
 
@@ -369,6 +371,46 @@ def test_a_class_that_another_source_has_recordings_of_is_sought(workspace: Path
     others = listed(str(make_folder(workspace / "d", 2022, [focal("mute1", "XC1")])))
     metadata = build(listed(), "competition", others)
     assert metadata.classes.set_index("label")["target"]["mute1"]
+
+
+COMPETITION_RECIPES = [
+    name
+    for name in recipe_names(REPOSITORY)
+    if read_recipes([name], REPOSITORY).get("competition.slugs")
+]
+
+
+@pytest.mark.parametrize("name", COMPETITION_RECIPES)
+def test_a_recipe_seeks_the_species_of_its_year_and_keeps_others_to_pretrain_on(
+    name: str, workspace: Path
+) -> None:
+    """With Kaggle's data and noise alone: nothing else has to be named."""
+    tree = read_yaml(REPOSITORY / "params.yaml")
+    for key, value in read_recipes([name], REPOSITORY).items():
+        section, _, field = key.partition(".")
+        if section in ("metadata", "competition") and "." not in field:
+            tree[section][field] = value
+    metadata = MetadataConfig.from_tree(tree["metadata"], name, "metadata")
+    competitions = CompetitionConfig.from_tree(tree["competition"], name, "competition")
+    for number, slug in enumerate(competitions.slugs or ()):
+        labels = ["both1", f"only{number}"]
+        rows = [
+            focal(label, f"XC{1000 * number + 100 * place + copy}")
+            for place, label in enumerate(labels)
+            for copy in range(12)
+        ]
+        root = workspace / "data" / "store" / "competitions" / slug
+        make_folder(root, int(slug.removeprefix("birdclef-")), rows)
+    listing = CompetitionSource(competitions).list_recordings()
+    made = build_recordings(
+        {"competition": listing}, metadata, LicencesConfig(allow=None),
+        Taxonomy(Synonyms({}), None),
+    )  # fmt: skip
+    target = made.classes.set_index("label")["target"]
+    assert set(target[target].index) == {"both1", "only0"}
+    others = {f"only{number}" for number in range(1, len(competitions.slugs or ()))}
+    assert set(target[~target].index) == (others if metadata.keep_others else set())
+    assert set(metadata.sources) <= {"competition", "folder"}
 
 
 @pytest.mark.parametrize("species", ["others", "comptition"])
