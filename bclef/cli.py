@@ -156,6 +156,13 @@ def backbone(model: Path, output: Path) -> None:
     """
     if missing := [name for name in ("torch", "timm", "pydantic") if find_spec(name) is None]:
         raise click.ClickException(f"{' and '.join(missing)} not installed; {_INSTALL}")
+    from bclef.exportfolder import CARD_FILE, ONNX_FILE  # noqa: PLC0415
+
+    if (model / ONNX_FILE).exists() or not (model / CARD_FILE).is_file():
+        raise click.ClickException(
+            f"{model} is not the folder of a trained network; expected one such as "
+            f"models/pretrain or models/finetune/0, which holds {CARD_FILE} and no {ONNX_FILE}"
+        )
     from bclef import modelfiles, models  # noqa: PLC0415  (torch takes seconds)
 
     try:

@@ -213,6 +213,9 @@ def _layers(word: str, root: Path) -> list[tuple[str, dict[str, Any]]]:
     """(place that messages name, overrides) of all that a word of the command line asks for."""
     is_small = word.endswith(_SUFFIX) and word not in recipe_names(root)
     name, colon, variant = word.removesuffix(_SUFFIX if is_small else "").partition(":")
+    if colon and name.endswith(_SUFFIX):
+        right = f"{name.removesuffix(_SUFFIX)}:{variant}{_SUFFIX}"
+        raise ConfigError(f"found {word!r}; {_SUFFIX} goes last: {right!r}")
     recipe = read_recipe(name, root)
     if colon and variant not in recipe.variants:
         known = f"known are {', '.join(recipe.variants)}" if recipe.variants else "it has none"

@@ -290,12 +290,31 @@ def test_backbone_without_torch_says_what_to_install(tmp_path, monkeypatch):
     )
 
 
-def test_backbone_of_no_model_is_a_failure(tmp_path):
+@pytest.mark.parametrize("kind", ["none", "empty", "file", "export"])
+def test_backbone_of_what_is_no_trained_network_is_a_failure(tmp_path, kind):
     pytest.importorskip("torch")
+    place = tmp_path / "place"
+    if kind == "file":
+        place.write_text("notes")
+    elif kind != "none":
+        place.mkdir()
+    if kind == "export":
+        for name in ("model.json", "model.onnx"):
+            (place / name).write_text("{}")
+    done = run("backbone", place, "-o", tmp_path / "backbone")
+    assert done.exit_code == 1
+    assert done.output.startswith(
+        f"Error: {place} is not the folder of a trained network; expected one such as "
+    )
+    assert not (tmp_path / "backbone").exists()
+
+
+def test_backbone_of_a_damaged_model_is_a_failure(tmp_path):
+    pytest.importorskip("torch")
+    (tmp_path / "model.json").write_text("{}")
     done = run("backbone", tmp_path, "-o", tmp_path / "backbone")
     assert done.exit_code == 1
     assert done.output.startswith(f"Error: no model of this version in {tmp_path}")
-    assert not (tmp_path / "backbone").exists()
 
 
 def test_tracking_without_mlflow_says_what_to_install(monkeypatch):

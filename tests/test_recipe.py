@@ -200,6 +200,7 @@ def test_override_of_a_part_after_one_of_the_whole_stays_after_it(root: Path) ->
         ("net:wid", "recipe 'net' has no variant 'wid'; known are tiny, wide, plain"),
         ("net:", "recipe 'net' has no variant ''; known are tiny, wide, plain"),
         ("net:wid-small", "recipe 'net' has no variant 'wid'"),
+        ("net-small:wide", "found 'net-small:wide'; -small goes last: 'net:wide-small'"),
         ("small:x", "recipe 'small' has no variant 'x'; it has none"),
         ("nett-small", "no recipe 'nett'; known are net, small, wide"),
     ],
