@@ -68,7 +68,7 @@ ANNOTATIONS = Schema(
 """Who calls from when to when in the annotated recordings."""
 
 _MOST_SHOWN = 5
-"""Species that an error message names."""
+"""Names that a warning shows."""
 
 _NAMES = {"common_name": "string?", "taxon_class": "string?"}
 """Columns that a listing may have besides those of RECORDINGS; they go to the classes table."""

@@ -62,21 +62,16 @@ def test_first_process_leaves_the_group_before_it_waits_for_the_others(
 
 
 @pytest.mark.usefixtures("leave")
-def test_first_process_of_a_further_machine_that_is_done_does_not_kill_the_others(
-    child: subprocess.Popen[str],
+@pytest.mark.parametrize(
+    ("code", "of_the_others"), [(0, 0), (143, -9)], ids=["is done", "was ended"]
+)
+def test_others_are_killed_by_a_process_that_is_ended_and_by_none_that_is_done(
+    child: subprocess.Popen[str], code: int, of_the_others: int
 ) -> None:
+    """The first process of a further machine is done when it leaves with 0."""
     with pytest.raises(SystemExit):
-        end(child, lambda: leave_with(0))
-    assert child.returncode == 0
-
-
-@pytest.mark.usefixtures("leave")
-def test_process_that_is_ended_or_fails_takes_the_others_with_it(
-    child: subprocess.Popen[str],
-) -> None:
-    with pytest.raises(SystemExit):
-        end(child, lambda: leave_with(143))
-    assert child.returncode == -9
+        end(child, lambda: leave_with(code))
+    assert child.returncode == of_the_others
 
 
 def test_only_what_lightning_says_of_its_processes_is_heard() -> None:
